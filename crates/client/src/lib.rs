@@ -1,0 +1,15 @@
+//! Access to the API: verbs, watches and shared caches.
+//!
+//! A [`Client`] speaks through a [`Transport`]. Within the server's process that is the request pipeline itself,
+//! handing over shared objects; on another machine it is HTTPS. A component cannot tell which it has.
+
+pub mod cache;
+pub mod client;
+pub mod transport;
+
+pub use cache::{Cache, CacheEvent};
+pub use client::{Client, Resources, target_of, typed};
+pub use transport::{
+    DeleteOptions, Deleted, ListOptions, ObjectList, Patch, Preconditions, Propagation, Target, Transport,
+    WatchEvent, WatchOptions, WatchStream, WriteOptions,
+};

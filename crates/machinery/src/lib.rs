@@ -1,0 +1,10 @@
+//! What every Kubernetes API object and request has in common, as pure functions over values.
+//!
+//! No clock, randomness, `async` or I/O lives here: the caller passes what is needed.
+
+pub mod object;
+pub mod schema;
+pub mod status;
+
+pub use object::{Key, Object, ObjectMeta, OwnerReference};
+pub use status::{FieldError, Status};
