@@ -64,7 +64,11 @@ struct State {
 
 impl Cache {
     /// A cache of a collection (restricted by the selectors in `options`); empty until [`Cache::run`] is polled.
-    pub fn new(resources: Resources, options: ListOptions, indexes: Vec<(&'static str, IndexFunction)>) -> Self {
+    pub fn new(
+        resources: Resources,
+        options: ListOptions,
+        indexes: Vec<(&'static str, IndexFunction)>,
+    ) -> Self {
         let shared = Shared {
             resources,
             options,
@@ -125,7 +129,8 @@ impl Cache {
     }
 
     fn replace(&self, items: Vec<Arc<Object>>, revision: u64) {
-        let fresh: BTreeMap<Key, Arc<Object>> = items.into_iter().map(|object| (object.key(), object)).collect();
+        let fresh: BTreeMap<Key, Arc<Object>> =
+            items.into_iter().map(|object| (object.key(), object)).collect();
         let gone: Vec<_> = {
             let state = self.shared.state.read();
             state.objects.iter().filter(|(key, _)| !fresh.contains_key(key)).map(|(_, o)| o.clone()).collect()
@@ -223,7 +228,12 @@ impl Cache {
     pub fn namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
         let state = self.shared.state.read();
         let from = Key::new(namespace, "");
-        state.objects.range(from..).take_while(|(key, _)| key.namespace == namespace).map(|(_, o)| o.clone()).collect()
+        state
+            .objects
+            .range(from..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, o)| o.clone())
+            .collect()
     }
 
     /// The objects whose index function yields `value`.

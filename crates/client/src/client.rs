@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
 use machinery::{Object, Status};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
@@ -103,7 +103,12 @@ impl Resources {
     }
 
     /// Creates through a subresource (`binding`, `token`, `eviction`) of the named object.
-    pub async fn create_sub(&self, name: &str, sub: &str, body: &impl Serialize) -> Result<Arc<Object>, Status> {
+    pub async fn create_sub(
+        &self,
+        name: &str,
+        sub: &str,
+        body: &impl Serialize,
+    ) -> Result<Arc<Object>, Status> {
         self.transport.create(&self.named(name, sub), to_value(body)?, &WriteOptions::default()).await
     }
 

@@ -4,10 +4,12 @@
 //! handing over shared objects; on another machine it is HTTPS. A component cannot tell which it has.
 
 pub mod cache;
+pub mod caches;
 pub mod client;
 pub mod transport;
 
 pub use cache::{Cache, CacheEvent};
+pub use caches::{Caches, OWNER_INDEX};
 pub use client::{Client, Resources, target_of, typed};
 pub use transport::{
     DeleteOptions, Deleted, ListOptions, ObjectList, Patch, Preconditions, Propagation, Target, Transport,

@@ -128,7 +128,10 @@ pub enum WatchEvent {
     Modified(Arc<Object>),
     Deleted(Arc<Object>),
     /// Everything up to `revision` was sent. `initial_events_end`: the present objects are complete.
-    Bookmark { revision: u64, initial_events_end: bool },
+    Bookmark {
+        revision: u64,
+        initial_events_end: bool,
+    },
 }
 
 /// Events until the server ends the watch or an error, after which the stream ends.
@@ -149,9 +152,24 @@ pub trait Transport: Send + Sync {
     async fn get(&self, target: &Target, options: &ListOptions) -> Result<Arc<Object>, Status>;
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<ObjectList, Status>;
     async fn watch(&self, target: &Target, options: &WatchOptions) -> Result<WatchStream, Status>;
-    async fn create(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>, Status>;
-    async fn update(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>, Status>;
-    async fn patch(&self, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Arc<Object>, Status>;
+    async fn create(
+        &self,
+        target: &Target,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status>;
+    async fn update(
+        &self,
+        target: &Target,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status>;
+    async fn patch(
+        &self,
+        target: &Target,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status>;
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted, Status>;
     async fn delete_collection(
         &self,

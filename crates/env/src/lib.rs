@@ -58,7 +58,8 @@ impl Env {
         match &self.inner.clock {
             Clock::System => Timestamp::now(),
             Clock::Paced { start, origin } => {
-                let elapsed = jiff::SignedDuration::try_from(origin.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+                let elapsed =
+                    jiff::SignedDuration::try_from(origin.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
                 start.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
             }
         }
