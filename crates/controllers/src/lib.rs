@@ -1,1 +1,93 @@
-//! Not yet written.
+//! The controllers: each watches kinds through shared caches and brings the cluster closer to what they say.
+//!
+//! A folder per controller: its inputs and its judgement, a pure function. Acting is `reconcile`'s.
+
+pub mod cluster_roles;
+pub mod deployment;
+pub mod endpoints;
+pub mod garbage_collector;
+pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_gc;
+pub mod replication;
+pub mod root_ca;
+pub mod rows;
+pub mod service_account;
+pub mod shared;
+
+use std::sync::Arc;
+
+use client::{Caches, Client};
+use env::{Env, Shutdown};
+use reconcile::{Controller, Executor, Recorder};
+use tokio::task::JoinSet;
+
+pub use rows::{Row, Rows};
+
+/// What the controllers are told.
+pub struct Config {
+    /// Every resource that can be listed, watched and deleted.
+    pub rows: Rows,
+    /// The cluster's CA in PEM, published in every namespace.
+    pub root_ca: String,
+    /// How long a node may be silent before it counts as gone.
+    pub node_grace_period: std::time::Duration,
+}
+
+/// All controllers, wired and not yet running.
+pub struct Controllers {
+    config: Config,
+    env: Env,
+    /// One client per controller name, so that each acts with its own identity.
+    client_of: Box<dyn Fn(&str) -> Client + Send + Sync>,
+    caches: Caches,
+}
+
+impl Controllers {
+    /// `caches` is what they observe with, `client_of` gives the client that a named controller acts with.
+    pub fn build(
+        config: Config,
+        env: Env,
+        caches: Caches,
+        client_of: impl Fn(&str) -> Client + Send + Sync + 'static,
+    ) -> Self {
+        Self { config, env, caches, client_of: Box::new(client_of) }
+    }
+
+    /// Runs all controllers until `shutdown`.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut tasks = JoinSet::new();
+        for controller in self.planned() {
+            let executor = self.executor(controller.name(), &mut tasks, &shutdown);
+            tasks.spawn(reconcile::run(controller, executor, self.env.clone(), shutdown.clone()));
+        }
+        let rows = Arc::new(self.config.rows);
+        let namespaces = namespace::Namespaces::new(&self.caches, rows.clone(), self.env.clone());
+        tasks.spawn(namespaces.run(shutdown.clone()));
+        let collector = garbage_collector::GarbageCollector::new(&self.caches, rows);
+        tasks.spawn(collector.run(shutdown.clone()));
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn planned(&self) -> Vec<Arc<dyn Controller>> {
+        let caches = &self.caches;
+        vec![
+            Arc::new(replication::Replication::new(replication::Kind::ReplicaSet, caches)),
+            Arc::new(replication::Replication::new(replication::Kind::ReplicationController, caches)),
+            Arc::new(deployment::Deployments::new(caches)),
+            Arc::new(endpoints::ServiceEndpoints::new(caches)),
+            Arc::new(service_account::ServiceAccounts::new(caches)),
+            Arc::new(root_ca::RootCa::new(caches, self.config.root_ca.clone())),
+            Arc::new(node_lifecycle::NodeLifecycle::new(caches, self.config.node_grace_period)),
+            Arc::new(pod_gc::PodGarbage::new(caches)),
+            Arc::new(cluster_roles::Aggregation::new(caches)),
+        ]
+    }
+
+    fn executor(&self, name: &'static str, tasks: &mut JoinSet<()>, shutdown: &Shutdown) -> Executor {
+        let client = (self.client_of)(name);
+        let (recorder, writer) = Recorder::new(client.clone(), self.env.clone(), name, "");
+        tasks.spawn(writer.run(shutdown.clone()));
+        Executor::new(self.caches.clone(), client, recorder, name)
+    }
+}

@@ -11,10 +11,12 @@ use crate::Reference;
 /// One change of the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Creates an object (or posts to the subresource that the target names).
+    /// Creates an object (or posts to the subresource that the target names). With `announce`, success and failure
+    /// become events about that object.
     Create {
         target: Target,
         body: Value,
+        announce: Option<Reference>,
     },
     /// Replaces an object or subresource; the body's `resourceVersion` guards it.
     Update {
@@ -28,6 +30,7 @@ pub enum Action {
     Delete {
         target: Target,
         options: DeleteOptions,
+        announce: Option<Reference>,
     },
     Event(EventAction),
 }
@@ -66,7 +69,15 @@ impl Action {
             propagation_policy: propagation,
             ..DeleteOptions::default()
         };
-        Self::Delete { target: named(target, object), options }
+        Self::Delete { target: named(target, object), options, announce: None }
+    }
+
+    /// Makes events about `owner` of a create's or delete's outcome.
+    pub fn announced(mut self, owner: Reference) -> Self {
+        if let Self::Create { announce, .. } | Self::Delete { announce, .. } = &mut self {
+            *announce = Some(owner);
+        }
+        self
     }
 
     /// A `Normal` event.
@@ -83,4 +94,9 @@ impl Action {
 /// The target of an object in the collection that `target` names.
 pub fn named(target: Target, object: &Object) -> Target {
     Target { namespace: object.meta().namespace.clone(), name: object.meta().name.clone(), ..target }
+}
+
+/// The target of a named object in the collection that `target` names.
+pub fn named_key(target: Target, namespace: &str, name: &str) -> Target {
+    Target { namespace: namespace.to_owned(), name: name.to_owned(), ..target }
 }

@@ -45,6 +45,11 @@ pub trait Controller: Send + Sync + 'static {
     fn inputs(&self) -> Vec<Input>;
     /// What is to be done about a key.
     fn plan(&self, key: &Key, now: Timestamp) -> Plan;
+    /// What is to be done when carrying out a plan failed, e.g. to show it in a condition. The key is tried again
+    /// after a while in any case.
+    fn plan_failure(&self, _key: &Key, _now: Timestamp, _failure: &Status) -> Plan {
+        Plan::nothing()
+    }
 }
 
 /// A controller that must ask the API before it can judge.
@@ -82,8 +87,11 @@ impl Reconcile<Key> for Planned {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
         let plan = self.controller.plan(key, self.env.now());
         let next = plan.next;
-        self.executor.apply(plan).await?;
-        Ok(next)
+        let Err(failure) = self.executor.apply(plan).await else { return Ok(next) };
+        if !failure.is_conflict() {
+            self.executor.apply(self.controller.plan_failure(key, self.env.now(), &failure)).await?;
+        }
+        Err(failure)
     }
 }
 

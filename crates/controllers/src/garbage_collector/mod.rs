@@ -1,0 +1,176 @@
+//! The garbage collector: objects whose owners are gone, and owners that are deleted with their dependents.
+//!
+//! It reads the owner references of every resource. Caches may lag behind each other, so an owner that a cache does
+//! not show is asked for before a dependent is deleted.
+
+mod plan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use client::{Caches, ListOptions, OWNER_INDEX, Target};
+use env::Shutdown;
+use machinery::{Key, Object, OwnerReference, Status};
+use reconcile::{Executor, Plan, Queue, Reconcile, Recorder, run_queue};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+
+pub use plan::{Owner, OwnerState, attempt_to_delete, attempt_to_orphan};
+
+use crate::{Row, Rows};
+
+/// An object by its row and key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Node {
+    row: usize,
+    key: Key,
+}
+
+/// The collector.
+pub struct GarbageCollector {
+    caches: Caches,
+    rows: Arc<Rows>,
+    queue: Arc<Queue<Node>>,
+    executor: Executor,
+}
+
+impl GarbageCollector {
+    pub fn new(caches: &Caches, rows: Arc<Rows>) -> Self {
+        let client = caches.client().clone();
+        let (recorder, _no_events) = Recorder::new(client.clone(), env::Env::system(), NAME, "");
+        let executor = Executor::new(caches.clone(), client, recorder, NAME);
+        Self { caches: caches.clone(), rows, queue: Arc::default(), executor }
+    }
+
+    /// Runs until `shutdown`.
+    pub async fn run(self, shutdown: Shutdown) {
+        let queue = self.queue.clone();
+        let this = Arc::new(self);
+        let mut feeders = JoinSet::new();
+        for (index, row) in this.rows.all().enumerate() {
+            feeders.spawn(this.clone().feed(index, row.target.clone()));
+        }
+        run_queue(NAME, queue, this, shutdown).await;
+        feeders.shutdown().await;
+    }
+
+    async fn feed(self: Arc<Self>, row: usize, target: Target) {
+        let cache = self.caches.target(&target);
+        let mut events = cache.subscribe();
+        cache.synced().await;
+        cache.all().iter().for_each(|object| self.consider(row, object));
+        loop {
+            match events.recv().await {
+                Ok(client::CacheEvent::Deleted(object)) => self.owner_left(&object.meta().uid, object.meta()),
+                Ok(event) => self.consider(row, event.object()),
+                Err(RecvError::Lagged(_)) => cache.all().iter().for_each(|object| self.consider(row, object)),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn consider(&self, row: usize, object: &Object) {
+        let meta = object.meta();
+        if !meta.owner_references.is_empty()
+            || meta.deletion_timestamp.is_some() && !meta.finalizers.is_empty()
+        {
+            self.queue.add(Node { row, key: object.key() });
+        }
+    }
+
+    /// Its dependents are looked at again, and its owners, which may wait for it.
+    fn owner_left(&self, uid: &str, meta: &machinery::ObjectMeta) {
+        for (row, dependent) in self.dependents(uid) {
+            self.queue.add(Node { row, key: dependent.key() });
+        }
+        for owner in &meta.owner_references {
+            if let Some(row) = self.index_of(owner) {
+                let namespace = if self.row(row).namespaced { meta.namespace.as_str() } else { "" };
+                self.queue.add(Node { row, key: Key::new(namespace, &*owner.name) });
+            }
+        }
+    }
+
+    fn dependents(&self, uid: &str) -> Vec<(usize, Arc<Object>)> {
+        let of_row = |(index, row): (usize, &Row)| {
+            let dependents = self.caches.target(&row.target).indexed(OWNER_INDEX, uid);
+            dependents.into_iter().map(move |dependent| (index, dependent))
+        };
+        self.rows.all().enumerate().flat_map(of_row).collect()
+    }
+
+    fn row(&self, index: usize) -> &Row {
+        self.rows.all().nth(index).expect("indexes come from enumerating the rows")
+    }
+
+    fn index_of(&self, owner: &OwnerReference) -> Option<usize> {
+        let row = self.rows.of_kind(&owner.api_version, &owner.kind)?;
+        self.rows.all().position(|other| other == row)
+    }
+
+    async fn owner(&self, reference: &OwnerReference, namespace: &str) -> Result<Owner, Status> {
+        let state = match self.index_of(reference) {
+            // A kind that is not served: upstream leaves the dependents alone, too.
+            None => OwnerState::Unknown,
+            Some(index) => self.owner_state(self.row(index), reference, namespace).await?,
+        };
+        Ok(Owner { reference: reference.clone(), state })
+    }
+
+    async fn owner_state(
+        &self,
+        row: &Row,
+        owner: &OwnerReference,
+        namespace: &str,
+    ) -> Result<OwnerState, Status> {
+        let namespace = if row.namespaced { namespace } else { "" };
+        let cached = self.caches.target(&row.target).get(&Key::new(namespace, &*owner.name));
+        if let Some(object) = cached.filter(|object| object.meta().uid == owner.uid) {
+            return Ok(OwnerState::of(&object));
+        }
+        let target =
+            Target { namespace: namespace.to_owned(), name: owner.name.clone(), ..row.target.clone() };
+        match self.caches.client().transport().get(&target, &ListOptions::default()).await {
+            Ok(object) if object.meta().uid == owner.uid => Ok(OwnerState::of(&object)),
+            Ok(_) => Ok(OwnerState::Gone),
+            Err(status) if status.is_not_found() => Ok(OwnerState::Gone),
+            Err(status) => Err(status),
+        }
+    }
+}
+
+const NAME: &str = "generic-garbage-collector";
+
+#[async_trait]
+impl Reconcile<Node> for GarbageCollector {
+    async fn reconcile(&self, node: &Node) -> Result<Option<Duration>, Status> {
+        let row = self.row(node.row);
+        let Some(object) = self.caches.target(&row.target).get(&node.key) else { return Ok(None) };
+        let dependents: Vec<_> = self
+            .dependents(&object.meta().uid)
+            .into_iter()
+            .map(|(index, dependent)| (self.row(index).target.clone(), dependent))
+            .collect();
+        let mut actions = attempt_to_orphan(&row.target, &object, &dependents);
+        if actions.is_empty() {
+            let mut owners = Vec::new();
+            for reference in &object.meta().owner_references {
+                owners.push(self.owner(reference, &object.meta().namespace).await?);
+            }
+            actions = attempt_to_delete(&row.target, &object, &owners, &dependents);
+        }
+        // Foreground deletion walks down: each dependent is judged by the state of its owner.
+        let waits = actions.is_empty() && plan::is_foreground(&object);
+        if waits {
+            for (index, dependent) in self.dependents(&object.meta().uid) {
+                self.queue.add(Node { row: index, key: dependent.key() });
+            }
+        }
+        let result = self.executor.apply(Plan { actions, ..Plan::nothing() }).await;
+        match result {
+            Err(status) if status.is_not_found() => Ok(None),
+            other => other.map(|()| None),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The judgement of one object, given what its owners and dependents are.
+
+use std::sync::Arc;
+
+use client::{DeleteOptions, Patch, Preconditions, Propagation, Target};
+use machinery::{Object, OwnerReference};
+use reconcile::Action;
+use reconcile::plan::named;
+use serde_json::{Value, json};
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+/// What an owner is at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    /// Present, and not waiting for its dependents.
+    Solid,
+    /// Being deleted in the foreground: it waits for its dependents.
+    WaitingForDependents,
+    Gone,
+    /// Its kind is not served.
+    Unknown,
+}
+
+impl OwnerState {
+    pub fn of(object: &Object) -> Self {
+        if is_foreground(object) { Self::WaitingForDependents } else { Self::Solid }
+    }
+}
+
+/// An owner reference and what stands behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owner {
+    pub reference: OwnerReference,
+    pub state: OwnerState,
+}
+
+/// Whether the object waits for its dependents to be deleted.
+pub fn is_foreground(object: &Object) -> bool {
+    has_finalizer(object, FOREGROUND)
+}
+
+fn has_finalizer(object: &Object, finalizer: &str) -> bool {
+    object.meta().deletion_timestamp.is_some()
+        && object.meta().finalizers.iter().any(|name| name == finalizer)
+}
+
+/// Lets the dependents of an object with the `orphan` finalizer go, then the object itself.
+pub fn attempt_to_orphan(
+    collection: &Target,
+    object: &Object,
+    dependents: &[(Target, Arc<Object>)],
+) -> Vec<Action> {
+    if !has_finalizer(object, ORPHAN) {
+        return Vec::new();
+    }
+    let uid = &object.meta().uid;
+    if dependents.is_empty() {
+        return vec![remove_finalizer(collection, object, ORPHAN)];
+    }
+    dependents.iter().map(|(target, dependent)| drop_owners(target, dependent, &[uid])).collect()
+}
+
+/// Deletes an object whose owners are all gone or waiting for it; finishes one that waited for its dependents.
+pub fn attempt_to_delete(
+    collection: &Target,
+    object: &Object,
+    owners: &[Owner],
+    dependents: &[(Target, Arc<Object>)],
+) -> Vec<Action> {
+    if is_foreground(object) {
+        let blocks = |dependent: &Object| {
+            let references = &dependent.meta().owner_references;
+            references
+                .iter()
+                .any(|owner| owner.uid == object.meta().uid && owner.block_owner_deletion == Some(true))
+        };
+        let blocked = dependents.iter().any(|(_, dependent)| blocks(dependent));
+        return if blocked { Vec::new() } else { vec![remove_finalizer(collection, object, FOREGROUND)] };
+    }
+    if object.meta().deletion_timestamp.is_some() || owners.is_empty() {
+        return Vec::new();
+    }
+    let in_state = |state: OwnerState| owners.iter().filter(move |owner| owner.state == state);
+    let kept = in_state(OwnerState::Solid).chain(in_state(OwnerState::Unknown)).count();
+    let leaving: Vec<&String> = in_state(OwnerState::Gone)
+        .chain(in_state(OwnerState::WaitingForDependents))
+        .map(|owner| &owner.reference.uid)
+        .collect();
+    match (kept, leaving.as_slice()) {
+        (_, []) => Vec::new(),
+        (0, _) => vec![delete(collection, object, owners, !dependents.is_empty())],
+        (_, leaving) => vec![drop_owners(collection, object, leaving)],
+    }
+}
+
+fn delete(collection: &Target, object: &Object, owners: &[Owner], has_dependents: bool) -> Action {
+    let waited_for = owners.iter().any(|owner| owner.state == OwnerState::WaitingForDependents);
+    let propagation = if has_finalizer_name(object, ORPHAN) {
+        Propagation::Orphan
+    } else if waited_for && has_dependents || has_finalizer_name(object, FOREGROUND) {
+        Propagation::Foreground
+    } else {
+        Propagation::Background
+    };
+    let options = DeleteOptions {
+        propagation_policy: Some(propagation),
+        preconditions: Some(Preconditions {
+            uid: Some(object.meta().uid.clone()),
+            resource_version: Some(object.revision().to_string()),
+        }),
+        ..DeleteOptions::default()
+    };
+    Action::Delete { target: named(collection.clone(), object), options, announce: None }
+}
+
+fn has_finalizer_name(object: &Object, finalizer: &str) -> bool {
+    object.meta().finalizers.iter().any(|name| name == finalizer)
+}
+
+/// Rewrites the list under the guard of the revision, which works for every kind, custom resources too.
+fn drop_owners(collection: &Target, object: &Object, uids: &[&String]) -> Action {
+    let kept: Vec<&OwnerReference> =
+        object.meta().owner_references.iter().filter(|owner| !uids.contains(&&owner.uid)).collect();
+    metadata_patch(collection, object, json!({"ownerReferences": kept}))
+}
+
+fn remove_finalizer(collection: &Target, object: &Object, finalizer: &str) -> Action {
+    let kept: Vec<&String> = object.meta().finalizers.iter().filter(|name| *name != finalizer).collect();
+    metadata_patch(collection, object, json!({"finalizers": kept}))
+}
+
+fn metadata_patch(collection: &Target, object: &Object, mut metadata: Value) -> Action {
+    metadata["uid"] = json!(object.meta().uid);
+    metadata["resourceVersion"] = json!(object.revision().to_string());
+    Action::Patch {
+        target: named(collection.clone(), object),
+        patch: Patch::Merge(json!({"metadata": metadata})),
+    }
+}

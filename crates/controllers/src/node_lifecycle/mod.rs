@@ -1,0 +1,215 @@
+//! Nodes that fall silent: their conditions become `Unknown`, they are tainted, and their pods count as not ready.
+//! Pods that do not tolerate a `NoExecute` taint are evicted when their toleration ends.
+
+mod evict;
+
+use std::time::Duration;
+
+use client::{Cache, Caches, Patch, target_of, typed};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use machinery::{Key, Object};
+use reconcile::plan::named;
+use reconcile::{Action, Controller, Input, Plan, Reference};
+use serde_json::{Value, json};
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Condition, the status that means trouble, the taint that follows.
+const PRESSURES: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+];
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// The controller. Its keys are nodes.
+pub struct NodeLifecycle {
+    nodes: Cache,
+    leases: Cache,
+    pods: Cache,
+    grace_period: Duration,
+}
+
+impl NodeLifecycle {
+    /// `grace_period`: how long a node may be silent (`--node-monitor-grace-period` upstream, 40 s).
+    pub fn new(caches: &Caches, grace_period: Duration) -> Self {
+        Self {
+            nodes: caches.of::<Node>(),
+            leases: caches.of::<Lease>(),
+            pods: caches.of::<Pod>(),
+            grace_period,
+        }
+    }
+
+    fn last_heard(&self, node: &Node, name: &str) -> Option<Timestamp> {
+        let lease = self.leases.get(&Key::new(LEASE_NAMESPACE, name));
+        let renewed = lease
+            .and_then(|lease| typed::<Lease>(&lease).ok()?.spec.as_ref()?.renew_time.as_ref().map(|t| t.0));
+        let reported = condition_time(node, "Ready");
+        let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        renewed.max(reported).max(created)
+    }
+
+    fn pods_on(&self, node: &str) -> Vec<std::sync::Arc<Object>> {
+        let on_node = |pod: &Object| {
+            typed::<Pod>(pod)
+                .is_ok_and(|pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node))
+        };
+        self.pods.all().into_iter().filter(|pod| on_node(pod)).collect()
+    }
+}
+
+impl Controller for NodeLifecycle {
+    fn name(&self) -> &'static str {
+        "node-controller"
+    }
+
+    fn inputs(&self) -> Vec<Input> {
+        let by_lease = |lease: &Object| match lease.meta().namespace.as_str() {
+            LEASE_NAMESPACE => vec![Key::new("", &*lease.meta().name)],
+            _ => Vec::new(),
+        };
+        let nodes = self.nodes.clone();
+        // A pod that arrives on a tainted node may have to leave; on a healthy node it is nobody's business here.
+        let by_pod = move |pod: &Object| {
+            let node = typed::<Pod>(pod).ok().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
+            let key = node.map(|node| Key::new("", node));
+            let tainted = key.filter(|key| nodes.get(key).is_some_and(|node| has_taints(&node)));
+            tainted.into_iter().collect()
+        };
+        vec![
+            Input::own(self.nodes.clone()),
+            Input::new(self.leases.clone(), by_lease),
+            Input::new(self.pods.clone(), by_pod),
+        ]
+    }
+
+    fn plan(&self, key: &Key, now: Timestamp) -> Plan {
+        let Some(object) = self.nodes.get(key) else { return Plan::nothing() };
+        let Ok(node) = typed::<Node>(&object) else { return Plan::nothing() };
+        let heard = self.last_heard(&node, &key.name);
+        let silent = heard.map(|heard| now.duration_since(heard).unsigned_abs()).unwrap_or(self.grace_period);
+        let mut plan = Plan::nothing();
+        let lost = silent >= self.grace_period;
+        if lost && status_of(&node, "Ready") != Some("Unknown") {
+            plan.status = Some(lose(&object, &node, now));
+        }
+        if !lost {
+            plan.next = Some(self.grace_period.saturating_sub(silent) + Duration::from_millis(100));
+        }
+        let ready = if lost { Some("Unknown") } else { status_of(&node, "Ready") };
+        plan.actions.extend(taint(&object, &node, ready, now));
+        if ready == Some("True") && !has_taints(&object) {
+            return plan;
+        }
+        let pods = self.pods_on(&key.name);
+        if ready != Some("True") {
+            plan.actions.extend(pods.iter().filter_map(|pod| unready(pod, now)));
+        }
+        let (evictions, next) = evict::plan(&node, &pods, now);
+        plan.actions.extend(evictions);
+        plan.next = [plan.next, next].into_iter().flatten().min();
+        plan
+    }
+}
+
+fn has_taints(node: &Object) -> bool {
+    let taints =
+        |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|t| !t.is_empty());
+    typed::<Node>(node).is_ok_and(|node| taints(&node))
+}
+
+fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a k8s_openapi::api::core::v1::NodeCondition> {
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+}
+
+fn status_of<'a>(node: &'a Node, kind: &str) -> Option<&'a str> {
+    condition(node, kind).map(|condition| condition.status.as_str())
+}
+
+fn condition_time(node: &Node, kind: &str) -> Option<Timestamp> {
+    condition(node, kind)?.last_heartbeat_time.as_ref().map(|time| time.0)
+}
+
+/// Marks all that the node last said of itself as unknown.
+fn lose(object: &Object, node: &Node, now: Timestamp) -> Action {
+    let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let kinds = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+    let unknown = |kind: &&str| {
+        let known = condition(node, kind).is_some();
+        let (reason, message) = if known {
+            ("NodeStatusUnknown", "Kubelet stopped posting node status.")
+        } else {
+            ("NodeStatusNeverUpdated", "Kubelet never posted node status.")
+        };
+        json!({"type": kind, "status": "Unknown", "reason": reason, "message": message, "lastTransitionTime": time})
+    };
+    let conditions: Vec<Value> = kinds.iter().map(unknown).collect();
+    let mut target = named(target_of::<Node>(""), object);
+    target.subresource = "status".to_owned();
+    Action::Patch { target, patch: Patch::StrategicMerge(json!({"status": {"conditions": conditions}})) }
+}
+
+/// Keeps the node's taints in step with its conditions.
+fn taint(object: &Object, node: &Node, ready: Option<&str>, now: Timestamp) -> Vec<Action> {
+    let spec = node.spec.clone().unwrap_or_default();
+    let present = spec.taints.unwrap_or_default();
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    match ready {
+        Some("True") => {}
+        Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
+        _ => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+    }
+    let pressed = |(kind, _): &&(&str, &str)| status_of(node, kind) == Some("True");
+    wanted.extend(PRESSURES.iter().filter(pressed).map(|(_, taint)| (*taint, "NoSchedule")));
+    if spec.unschedulable == Some(true) {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let is_wanted = |taint: &&Taint| wanted.contains(&(taint.key.as_str(), taint.effect.as_str()));
+    let mut taints: Vec<Taint> =
+        present.iter().filter(|taint| !is_managed(taint) || is_wanted(taint)).cloned().collect();
+    for (key, effect) in wanted {
+        if !present.iter().any(|taint| taint.key == key && taint.effect == effect) {
+            let time_added = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+            taints.push(Taint { key: key.to_owned(), effect: effect.to_owned(), time_added, value: None });
+        }
+    }
+    if taints == present {
+        return Vec::new();
+    }
+    let mut body = object.value();
+    body["spec"]["taints"] = json!(taints);
+    let reason = if ready == Some("True") { "NodeReady" } else { "NodeNotReady" };
+    let message = format!("Node {} status is now: {reason}", object.meta().name);
+    let update = Action::Update { target: named(target_of::<Node>(""), object), body };
+    vec![update, Action::event(Reference::new("v1", "Node", object), reason, message)]
+}
+
+fn is_managed(taint: &Taint) -> bool {
+    let lifecycle = [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&taint.key.as_str());
+    lifecycle || PRESSURES.iter().any(|(_, key)| *key == taint.key)
+}
+
+/// A pod on a lost node is not ready, whatever its own last word was.
+fn unready(object: &Object, now: Timestamp) -> Option<Action> {
+    let pod = typed::<Pod>(object).ok()?;
+    if !crate::shared::pods::is_ready(&pod) {
+        return None;
+    }
+    let condition = json!({
+        "type": "Ready",
+        "status": "False",
+        "reason": "NodeNotReady",
+        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    });
+    let mut target = named(target_of::<Pod>(""), object);
+    target.subresource = "status".to_owned();
+    Some(Action::Patch {
+        target,
+        patch: Patch::StrategicMerge(json!({"status": {"conditions": [condition]}})),
+    })
+}

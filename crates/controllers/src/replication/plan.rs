@@ -1,0 +1,141 @@
+//! The judgement: which pods to adopt, release, create, remove, and what to say in the status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Patch, target_of};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use machinery::{Object, Status};
+use reconcile::plan::named_key;
+use reconcile::{Action, Plan};
+use serde_json::{Value, json};
+
+use super::Owner;
+use crate::shared::{owners, pods, selectors, template};
+
+/// At most this many pods are created or removed in one go (`BurstReplicas` upstream).
+const BURST: usize = 500;
+
+type Observed = (Arc<Object>, Arc<Pod>);
+
+/// What to do for an owner, given the pods that it manages or could adopt. `failure` is why the last plan could not
+/// be carried out; it shows up as the `ReplicaFailure` condition.
+pub fn plan(owner: &Owner, observed: &[Observed], failure: Option<&Status>, now: Timestamp) -> Plan {
+    let deleting = owner.meta.deletion_timestamp.is_some();
+    let mut actions = Vec::new();
+    let mut ours = Vec::new();
+    for (object, pod) in observed {
+        let managed = owners::is_controlled_by(object, &owner.meta.uid);
+        let matches = selectors::matches(&owner.selector, &object.meta().labels);
+        match (managed, matches) {
+            (true, true) => ours.push((object, pod)),
+            (true, false) if !deleting => {
+                actions.push(owners::release(target_of::<Pod>(""), object, &owner.meta.uid));
+            }
+            (false, true) if !deleting && pods::is_active(pod) => {
+                actions.push(owners::adopt(target_of::<Pod>(""), object, reference(owner)));
+                ours.push((object, pod));
+            }
+            _ => {}
+        }
+    }
+    let mut active: Vec<_> = ours.iter().copied().filter(|(_, pod)| pods::is_active(pod)).collect();
+    if !deleting {
+        actions.extend(scale(owner, &mut active));
+    }
+    let terminating =
+        ours.iter().filter(|(_, pod)| pods::is_deleting(pod) && !pods::is_finished(pod)).count();
+    let (status, next) = status(owner, &active, terminating, failure, now);
+    Plan { actions, status, next }
+}
+
+fn reference(owner: &Owner) -> Value {
+    owners::controller_reference(owner.api_version, owner.kind, &owner.meta)
+}
+
+fn scale(owner: &Owner, active: &mut [(&Arc<Object>, &Arc<Pod>)]) -> Vec<Action> {
+    let wanted = usize::try_from(owner.replicas).unwrap_or(0);
+    let collection = target_of::<Pod>(&owner.meta.namespace);
+    if active.len() <= wanted {
+        let missing = (wanted - active.len()).min(BURST);
+        let body = template::pod(&owner.meta, owner.template.as_ref(), reference(owner));
+        let create = Action::Create { target: collection, body, announce: Some(owner.reference.clone()) };
+        return vec![create; missing];
+    }
+    active.sort_by(|(_, a), (_, b)| pods::removal_order(a, b));
+    let surplus = (active.len() - wanted).min(BURST);
+    let remove = |(object, _): &(&Arc<Object>, _)| {
+        Action::delete(collection.clone(), object, None).announced(owner.reference.clone())
+    };
+    active[..surplus].iter().map(remove).collect()
+}
+
+fn status(
+    owner: &Owner,
+    active: &[(&Arc<Object>, &Arc<Pod>)],
+    terminating: usize,
+    failure: Option<&Status>,
+    now: Timestamp,
+) -> (Option<Action>, Option<Duration>) {
+    let template_labels =
+        owner.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
+    let labeled = |object: &Object| {
+        template_labels.is_none_or(|labels| selectors::includes(&object.meta().labels, labels))
+    };
+    let waits: Vec<SignedDuration> = active
+        .iter()
+        .filter_map(|(_, pod)| pods::until_available(pod, owner.min_ready_seconds, now))
+        .collect();
+    let mut status = json!({
+        "replicas": active.len(),
+        "fullyLabeledReplicas": active.iter().filter(|(object, _)| labeled(object)).count(),
+        "readyReplicas": waits.len(),
+        "availableReplicas": waits.iter().filter(|wait| wait.is_zero()).count(),
+        "observedGeneration": owner.meta.generation,
+        "conditions": conditions(owner, active.len(), failure, now),
+    });
+    if owner.kind == "ReplicaSet" {
+        status["terminatingReplicas"] = json!(terminating);
+    }
+    let next = waits.iter().filter(|wait| !wait.is_zero()).min().map(|wait| wait.unsigned_abs());
+    if same(&status, &owner.status) {
+        return (None, next);
+    }
+    let mut target = named_key(owner.target.clone(), &owner.meta.namespace, &owner.meta.name);
+    target.subresource = "status".to_owned();
+    (Some(Action::Patch { target, patch: Patch::Merge(json!({"status": status})) }), next)
+}
+
+/// Whether the stored status says the same; absent numbers are zero and absent lists empty.
+fn same(status: &Value, stored: &Value) -> bool {
+    let Some(fields) = status.as_object() else { return false };
+    fields.iter().all(|(field, value)| match stored.get(field) {
+        Some(stored) => stored == value,
+        None => value == &json!(0) || value == &json!([]),
+    })
+}
+
+/// `ReplicaFailure` while pods cannot be created or removed; other people's conditions stay.
+fn conditions(owner: &Owner, active: usize, failure: Option<&Status>, now: Timestamp) -> Value {
+    let stored = owner.status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_failure = |condition: &Value| condition["type"] == "ReplicaFailure";
+    let reached = usize::try_from(owner.replicas).is_ok_and(|wanted| wanted == active);
+    let mut conditions = stored;
+    match failure {
+        None if reached => conditions.retain(|condition| !is_failure(condition)),
+        None => {}
+        Some(_) if conditions.iter().any(is_failure) => {}
+        Some(failure) => {
+            let too_many = usize::try_from(owner.replicas).is_ok_and(|wanted| wanted < active);
+            conditions.push(json!({
+                "type": "ReplicaFailure",
+                "status": "True",
+                "reason": if too_many { "FailedDelete" } else { "FailedCreate" },
+                "message": failure.to_string(),
+                "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            }));
+        }
+    }
+    Value::Array(conditions)
+}

@@ -1,0 +1,6 @@
+//! What several controllers judge alike.
+
+pub mod owners;
+pub mod pods;
+pub mod selectors;
+pub mod template;
