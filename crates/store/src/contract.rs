@@ -1,5 +1,6 @@
 //! What a store promises, whatever engine stands behind it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -79,7 +80,9 @@ pub enum StoreError {
     /// The revision has not been reached.
     #[error("revision {asked} is in the future; the store is at {current}")]
     Future { asked: Revision, current: Revision },
-    #[error("the data directory was written by a newer version (format {found}, this version knows {known}); use that version")]
+    #[error(
+        "the data directory was written by a newer version (format {found}, this version knows {known}); use that version"
+    )]
     NewerFormat { found: u32, known: u32 },
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -90,6 +93,11 @@ pub enum StoreError {
     /// A watcher did not keep up.
     #[error("the watcher fell behind and was dropped")]
     Lagged,
+    /// Another process holds the data directory.
+    #[error("the data directory {0} is in use by another process")]
+    InUse(String),
+    #[error("the transaction writes the key {0} twice")]
+    DuplicateKey(String),
     #[error("the store is closed")]
     Closed,
     #[error("{what}: {cause}")]
@@ -105,15 +113,26 @@ pub trait Store: Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError>;
     /// Keys that start with `prefix`, not before `from` (a full key; empty for the first), at revision `at`
     /// (`None`: now), at most `limit` (0: all).
-    async fn range(&self, prefix: &str, from: &str, at: Option<Revision>, limit: usize) -> Result<Range, StoreError>;
+    async fn range(
+        &self,
+        prefix: &str,
+        from: &str,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> Result<Range, StoreError>;
     /// Every event of keys under `prefix` with a revision greater than `after`.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
     /// The newest durable revision.
     async fn revision(&self) -> Result<Revision, StoreError>;
     /// Forgets history up to and including `revision`; live keys stay.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
-    /// A lease that expires `ttl` after the last keep-alive; expiry deletes its keys as one revision.
+    /// A lease that expires `ttl` after the last keep-alive; expiry deletes its keys as one revision. When a
+    /// store is opened again, its leases start over with their whole `ttl`.
     async fn grant_lease(&self, ttl: std::time::Duration) -> Result<LeaseId, StoreError>;
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError>;
+    /// Deletes the lease and its keys at once.
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
+    /// Writes the present state to a new file at `path`, which appears complete or not at all, and tells the
+    /// revision it holds. [`crate::restore`] makes a data directory of it.
+    async fn snapshot(&self, path: &Path) -> Result<Revision, StoreError>;
 }

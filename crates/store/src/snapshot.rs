@@ -1,0 +1,180 @@
+//! Snapshots: the live state in one file with a checksum, independent of the engine.
+//!
+//! Layout, integers little-endian: the magic; the revision and the next lease as u64; the leases as a u64 count
+//! and pairs of id and milliseconds; the keys as a u64 count and for each the create and mod revision, the lease
+//! (0: none), and key and value, each as a u32 length and bytes; the SHA-256 of all before it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::directory::{self, Directory, failed};
+use crate::sqlite;
+use crate::state::{Entry, LeaseRecord, Loaded};
+use crate::{KeyValue, Revision, StoreError};
+
+const MAGIC: &[u8; 16] = b"kobune-store-1\r\n";
+const CHECKSUM: u64 = 32;
+/// Revisions that clients saw after the snapshot was made must not be given out again, so a restored store starts
+/// far above them. The distance is the one that etcd's documentation advises.
+const REVISION_BUMP: Revision = 1_000_000_000;
+/// Longer keys or values than this are damage.
+const LENGTH_MAX: u32 = 256 << 20;
+
+/// Writes `state` to `path`.
+pub fn write(state: &Loaded, path: &Path) -> Result<Revision, StoreError> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = Path::new(&draft);
+    let result = write_file(state, draft).map_err(|error| failed("writing", draft, &error));
+    let result = result.and_then(|()| directory::publish(draft, path));
+    if result.is_err() {
+        directory::remove(draft)?;
+    }
+    result.map(|()| state.revision)
+}
+
+fn write_file(state: &Loaded, path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut out = Hashing { inner: BufWriter::new(file), hash: Sha256::new() };
+    out.write_all(MAGIC)?;
+    put_u64(&mut out, state.revision)?;
+    put_u64(&mut out, state.next_lease)?;
+    put_u64(&mut out, state.leases.len() as u64)?;
+    for lease in &state.leases {
+        put_u64(&mut out, lease.id)?;
+        put_u64(&mut out, u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX))?;
+    }
+    put_u64(&mut out, state.entries.len() as u64)?;
+    for entry in &state.entries {
+        put_u64(&mut out, entry.pair.create_revision)?;
+        put_u64(&mut out, entry.pair.mod_revision)?;
+        put_u64(&mut out, entry.lease.unwrap_or(0))?;
+        put_bytes(&mut out, entry.pair.key.as_bytes())?;
+        put_bytes(&mut out, &entry.pair.value)?;
+    }
+    let Hashing { mut inner, hash } = out;
+    inner.write_all(&hash.finalize())?;
+    inner.flush()
+}
+
+/// Makes a data directory out of the snapshot at `path`. `dir` must be empty or absent. Revisions start far above
+/// those of the snapshot, and its history is compacted.
+pub fn restore(path: &Path, dir: &Path) -> Result<Revision, StoreError> {
+    let mut state = read(path)?;
+    state.revision += REVISION_BUMP;
+    let directory = Directory::lock(dir)?;
+    if directory.is_used()? {
+        let cause = "it is not empty; restore into a new directory".to_owned();
+        return Err(StoreError::Io { what: format!("restoring to {}", dir.display()), cause });
+    }
+    sqlite::create(&directory, &state)?;
+    Ok(state.revision)
+}
+
+fn read(path: &Path) -> Result<Loaded, StoreError> {
+    let damaged = |detail: &str| {
+        let path = path.display();
+        StoreError::Damaged(format!("the snapshot {path}: {detail}; use another snapshot"))
+    };
+    let result = verify(path).and_then(|whole| if whole { read_file(path).map(Some) } else { Ok(None) });
+    match result {
+        Ok(Some(state)) => Ok(state),
+        Ok(None) => Err(damaged("its checksum is wrong")),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(damaged(&error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(damaged("it is too short")),
+        Err(error) => Err(failed("reading", path, &error)),
+    }
+}
+
+/// Whether the checksum at the end is right.
+fn verify(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let body = file.metadata()?.len().checked_sub(CHECKSUM).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut file = BufReader::new(file);
+    let mut hash = Sha256::new();
+    io::copy(&mut file.by_ref().take(body), &mut hash)?;
+    let mut expected = [0; CHECKSUM as usize];
+    file.read_exact(&mut expected)?;
+    Ok(hash.finalize()[..] == expected)
+}
+
+fn read_file(path: &Path) -> io::Result<Loaded> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact(&mut magic)?;
+    if &magic != MAGIC {
+        return Err(invalid("it is no snapshot of a format that this version knows"));
+    }
+    let (revision, next_lease) = (get_u64(&mut file)?, get_u64(&mut file)?);
+    let mut state = Loaded { revision, next_lease, ..Loaded::default() };
+    for _ in 0..get_u64(&mut file)? {
+        let (id, ttl) = (get_u64(&mut file)?, Duration::from_millis(get_u64(&mut file)?));
+        state.leases.push(LeaseRecord { id, ttl });
+    }
+    for _ in 0..get_u64(&mut file)? {
+        state.entries.push(get_entry(&mut file)?);
+    }
+    Ok(state)
+}
+
+fn get_entry(file: &mut impl Read) -> io::Result<Entry> {
+    let (create_revision, mod_revision, lease) = (get_u64(file)?, get_u64(file)?, get_u64(file)?);
+    let key = String::from_utf8(get_bytes(file)?).map_err(|_| invalid("a key is not UTF-8"))?;
+    let value = get_bytes(file)?.into();
+    let pair = KeyValue { key: key.into(), value, create_revision, mod_revision };
+    Ok(Entry { pair, lease: (lease != 0).then_some(lease) })
+}
+
+struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+fn put_u64(out: &mut impl Write, number: u64) -> io::Result<()> {
+    out.write_all(&number.to_le_bytes())
+}
+
+fn put_bytes(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(|_| invalid("a value is longer than 4 GiB"))?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(bytes)
+}
+
+fn get_u64(file: &mut impl Read) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    file.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn get_bytes(file: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    file.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > LENGTH_MAX {
+        return Err(invalid("a length is out of bounds"));
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
