@@ -6,11 +6,15 @@
 pub mod cache;
 pub mod caches;
 pub mod client;
+pub mod http;
+pub mod kubeconfig;
 pub mod transport;
 
 pub use cache::{Cache, CacheEvent};
 pub use caches::{Caches, OWNER_INDEX};
 pub use client::{Client, Resources, target_of, typed};
+pub use http::{Http, HttpError, Server};
+pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use transport::{
     DeleteOptions, Deleted, ListOptions, ObjectList, Patch, Preconditions, Propagation, Target, Transport,
     WatchEvent, WatchOptions, WatchStream, WriteOptions,
