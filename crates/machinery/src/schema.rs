@@ -1,8 +1,10 @@
 //! The schema of API types: what strict decoding, pruning, defaulting, protobuf, strategic merge, server-side apply
 //! and OpenAPI have in common. Built-in kinds and custom resources use the same nodes.
 
+mod facts;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde_json::Value;
 
@@ -26,6 +28,20 @@ pub struct Node {
     pub nullable: bool,
     pub format: Option<Arc<str>>,
     pub enumeration: Vec<Value>,
+    pub zero: Zero,
+}
+
+/// What a Go program makes of a field whose value is zero (`""`, `0`, `false`, an empty list or map). Upstream's objects
+/// pass through Go structs, so this decides what is stored and what protobuf can carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zero {
+    /// A value of its own, different from absent (`replicas: 0`, `storageClassName: ""`).
+    #[default]
+    Kept,
+    /// The same as absent, and never written (`hostNetwork: false`).
+    Dropped,
+    /// The same as absent, and always written (`readyReplicas: 0`, `resources: {}`).
+    Written,
 }
 
 /// What kind of JSON a value is.
@@ -67,37 +83,178 @@ pub enum ListType {
     Map,
 }
 
-/// Named types.
-#[derive(Clone, Debug, Default)]
+/// Named types. Types of Kubernetes itself can be referred to from any schema.
+#[derive(Default)]
 pub struct Schema {
-    types: BTreeMap<Arc<str>, Node>,
+    types: BTreeMap<Arc<str>, Entry>,
+    builtin: bool,
+}
+
+/// A named type, read from its line of facts when it is first needed.
+#[derive(Default)]
+struct Entry {
+    /// The kinds the type is the schema of, as `GROUP/VERSION/KIND,…`.
+    kinds: &'static str,
+    facts: &'static str,
+    node: OnceLock<Box<Node>>,
+}
+
+/// Group, version and kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupVersionKind {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+}
+
+impl GroupVersionKind {
+    pub fn new(group: impl Into<String>, version: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+/// The types of Kubernetes 1.36 that are generally available.
+pub fn builtin() -> &'static Schema {
+    static BUILTIN: LazyLock<Schema> = LazyLock::new(|| {
+        let entries = facts::lines().map(|line| {
+            (Arc::from(line.name), Entry { kinds: line.kinds, facts: line.body, node: OnceLock::new() })
+        });
+        Schema { types: entries.collect(), builtin: true }
+    });
+    &BUILTIN
+}
+
+impl Entry {
+    fn node(&self) -> &Node {
+        self.node.get_or_init(|| Box::new(facts::node(self.facts)))
+    }
 }
 
 impl Schema {
     pub fn new(types: BTreeMap<Arc<str>, Node>) -> Self {
-        Self { types }
+        let entry = |node| Entry { node: OnceLock::from(Box::new(node)), ..Entry::default() };
+        Self { types: types.into_iter().map(|(name, node)| (name, entry(node))).collect(), builtin: false }
     }
 
-    /// The node of a named type.
+    /// The node of a named type; names that this schema does not know are looked up among the built-in types.
     pub fn named(&self, name: &str) -> Option<&Node> {
-        self.types.get(name)
+        match self.types.get(name) {
+            Some(entry) => Some(entry.node()),
+            None if self.builtin => None,
+            None => builtin().named(name),
+        }
     }
 
-    /// All named types in order.
-    pub fn types(&self) -> &BTreeMap<Arc<str>, Node> {
-        &self.types
+    /// The names of all types of this schema, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.types.keys().map(AsRef::as_ref)
+    }
+
+    /// All named types in order. For the built-in schema this reads all of them: about 1 MB.
+    pub fn types(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.types.iter().map(|(name, entry)| (name.as_ref(), entry.node()))
+    }
+
+    /// The kinds that a type is the schema of.
+    pub fn kinds(&self, name: &str) -> impl Iterator<Item = GroupVersionKind> {
+        let kinds = self.types.get(name).map_or("", |entry| entry.kinds);
+        kinds.split(',').filter_map(|kind| {
+            let mut parts = kind.splitn(3, '/');
+            Some(GroupVersionKind::new(parts.next()?, parts.next()?, parts.next()?))
+        })
+    }
+
+    /// The name of the type that describes a kind.
+    pub fn type_of(&self, group: &str, version: &str, kind: &str) -> Option<&str> {
+        let wanted = format!("{group}/{version}/{kind}");
+        // Options kinds claim every group; the type that ends in the kind's name is meant.
+        let mut found =
+            self.types.iter().filter(|(_, entry)| entry.kinds.split(',').any(|name| name == wanted));
+        found.next().map(|(name, _)| name.as_ref())
+    }
+
+    /// The line of facts of a built-in type.
+    pub(crate) fn facts(&self, name: &str) -> Option<&'static str> {
+        self.types.get(name).map(|entry| entry.facts).filter(|facts| !facts.is_empty())
     }
 
     /// The shape of a node with references followed. Unknown references are [`Shape::Any`].
     pub fn resolve<'a>(&'a self, node: &'a Node) -> &'a Shape {
         match &node.shape {
-            Shape::Ref(name) => self.types.get(name).map_or(&Shape::Any, |target| self.resolve(target)),
+            Shape::Ref(name) => self.named(name).map_or(&Shape::Any, |target| self.resolve(target)),
             shape => shape,
         }
     }
 
     /// Whether the value is one unit for server-side apply: said by the field or by the type it refers to.
     pub fn is_atomic(&self, node: &Node) -> bool {
-        node.atomic || matches!(&node.shape, Shape::Ref(name) if self.types.get(name).is_some_and(|t| self.is_atomic(t)))
+        node.atomic
+            || matches!(&node.shape, Shape::Ref(name) if self.named(name).is_some_and(|t| self.is_atomic(t)))
+    }
+}
+
+impl std::fmt::Debug for Schema {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Schema({} types)", self.types.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn field<'a>(of: &str, name: &str) -> &'a Node {
+        let Some(Node { shape: Shape::Struct(body), .. }) = builtin().named(of) else {
+            panic!("{of} is no struct")
+        };
+        &body.fields[name]
+    }
+
+    #[test]
+    fn facts_become_nodes() {
+        let ports = field("io.k8s.api.core.v1.ServiceSpec", "ports");
+        expect![[r#"(Map, ["port", "protocol"], true, Some("port"), Dropped)"#]].assert_eq(&format!(
+            "{:?}",
+            (ports.list_type, &ports.map_keys, ports.patch_merge, &ports.patch_merge_key, ports.zero)
+        ));
+        let protocol = field("io.k8s.api.core.v1.ServicePort", "protocol");
+        assert_eq!(protocol.default, Some(Value::from("TCP")));
+        assert_eq!(field("io.k8s.api.apps.v1.DeploymentSpec", "replicas").zero, Zero::Kept);
+        assert_eq!(field("io.k8s.api.core.v1.PodSpec", "hostNetwork").zero, Zero::Dropped);
+        assert_eq!(field("io.k8s.api.core.v1.Container", "resources").zero, Zero::Written);
+        assert!(builtin().is_atomic(field("io.k8s.api.apps.v1.DeploymentSpec", "selector")));
+        assert!(field("io.k8s.api.core.v1.PodSpec", "volumes").patch_retain_keys);
+    }
+
+    #[test]
+    fn every_line_of_facts_is_read_and_every_reference_is_known() {
+        fn references(node: &Node, of: &str) {
+            match &node.shape {
+                Shape::Ref(name) => assert!(builtin().named(name).is_some(), "{of} refers to {name}"),
+                Shape::List(inner) | Shape::Map(inner) => references(inner, of),
+                Shape::Struct(body) => body.fields.values().for_each(|field| references(field, of)),
+                _ => {}
+            }
+        }
+        assert!(builtin().names().count() > 500);
+        for (name, node) in builtin().types() {
+            references(node, name);
+        }
+    }
+
+    #[test]
+    fn kinds_have_types() {
+        assert_eq!(builtin().type_of("apps", "v1", "Deployment"), Some("io.k8s.api.apps.v1.Deployment"));
+        assert_eq!(
+            builtin().type_of("", "v1", "Status"),
+            Some("io.k8s.apimachinery.pkg.apis.meta.v1.Status")
+        );
+        assert_eq!(builtin().type_of("apps", "v1", "Nothing"), None);
     }
 }

@@ -299,7 +299,9 @@ impl Status {
     /// 415: the body's media type cannot be read.
     pub fn unsupported_media_type(supported: &[&str]) -> Self {
         let list = supported.join(", ");
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {list}");
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {list}"
+        );
         Self::failure(415, "UnsupportedMediaType", message)
     }
 
@@ -314,8 +316,10 @@ impl Status {
     pub fn internal(message: impl fmt::Display) -> Self {
         let message = format!("Internal error occurred: {message}");
         let mut status = Self::failure(500, "InternalError", message.clone());
-        status.details =
-            Some(Box::new(Details { causes: vec![Cause { message, ..Cause::default() }], ..Details::default() }));
+        status.details = Some(Box::new(Details {
+            causes: vec![Cause { message, ..Cause::default() }],
+            ..Details::default()
+        }));
         status
     }
 
