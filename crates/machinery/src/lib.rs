@@ -3,7 +3,9 @@
 //! No clock, randomness, `async` or I/O lives here: the caller passes what is needed.
 
 pub mod object;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
 
 pub use object::{Key, Object, ObjectMeta, OwnerReference};
