@@ -1,0 +1,164 @@
+//! Facts about this machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::{Context, Error, Result};
+
+/// Bytes of main memory, all and what new programs could have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub total_bytes: u64,
+    pub available_bytes: u64,
+    pub swap_total_bytes: u64,
+}
+
+/// Bytes and inodes of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    pub total_bytes: u64,
+    /// What users other than root can have.
+    pub available_bytes: u64,
+    pub used_bytes: u64,
+    pub total_inodes: u64,
+    pub free_inodes: u64,
+}
+
+/// What a node reports about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    pub hostname: String,
+    pub kernel_version: String,
+    /// `amd64`, `arm64`, … as Go and OCI call it.
+    pub architecture: String,
+    /// `PRETTY_NAME` of `/etc/os-release`.
+    pub os_image: String,
+    pub machine_id: String,
+    pub boot_id: String,
+    pub system_uuid: String,
+    pub cpus: usize,
+    pub memory: Memory,
+}
+
+impl Machine {
+    /// Reads them all. What the machine does not say is empty.
+    pub fn read() -> Result<Self> {
+        let uname = rustix::system::uname();
+        let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
+        Ok(Self {
+            hostname: text(uname.nodename()),
+            kernel_version: text(uname.release()),
+            architecture: architecture(&text(uname.machine())).to_owned(),
+            os_image: os_release().get("PRETTY_NAME").cloned().unwrap_or_else(|| "Linux".into()),
+            machine_id: first_line(&["/etc/machine-id", "/var/lib/dbus/machine-id"]),
+            boot_id: boot_id()?,
+            system_uuid: first_line(&["/sys/class/dmi/id/product_uuid"]),
+            cpus: cpus(),
+            memory: memory()?,
+        })
+    }
+}
+
+/// Changes with every start of the machine.
+pub fn boot_id() -> Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Processors that this process may use.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub fn memory() -> Result<Memory> {
+    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    Ok(parse_memory(&text))
+}
+
+fn parse_memory(text: &str) -> Memory {
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    };
+    Memory {
+        total_bytes: field("MemTotal"),
+        available_bytes: field("MemAvailable"),
+        swap_total_bytes: field("SwapTotal"),
+    }
+}
+
+/// The file system that `path` is on.
+pub fn disk(path: &Path) -> Result<Disk> {
+    let facts =
+        rustix::fs::statvfs(path).with_context(|| format!("ask for the space at {}", path.display()))?;
+    Ok(Disk {
+        total_bytes: facts.f_blocks * facts.f_frsize,
+        available_bytes: facts.f_bavail * facts.f_frsize,
+        used_bytes: (facts.f_blocks - facts.f_bfree) * facts.f_frsize,
+        total_inodes: facts.f_files,
+        free_inodes: facts.f_ffree,
+    })
+}
+
+/// `/etc/os-release`, or the copy in `/usr/lib`.
+pub fn os_release() -> BTreeMap<String, String> {
+    let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+    text.unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
+        .collect()
+}
+
+/// Go's name for a machine name of the kernel.
+pub fn architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" | "armv6l" => "arm",
+        "i686" | "i386" => "386",
+        other => other,
+    }
+}
+
+/// Whether this process is root in the first place.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Major and minor of the running kernel.
+pub fn kernel() -> Result<(u32, u32)> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => Err(Error::new("read the kernel's version", std::io::Error::other(release))),
+    }
+}
+
+fn first_line(files: &[&str]) -> String {
+    let text = files.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_can_be_read() {
+        let machine = Machine::read().unwrap();
+        assert!(machine.cpus > 0 && machine.memory.total_bytes > machine.memory.available_bytes);
+        assert_eq!(machine.boot_id.len(), 36);
+        assert!(kernel().unwrap() > (4, 0));
+        assert!(disk(Path::new("/")).unwrap().total_bytes > 0);
+    }
+
+    #[test]
+    fn meminfo_is_in_kibibytes() {
+        let memory = parse_memory("MemTotal:  2 kB\nMemAvailable: 1 kB\n");
+        assert_eq!(memory, Memory { total_bytes: 2048, available_bytes: 1024, swap_total_bytes: 0 });
+    }
+}
