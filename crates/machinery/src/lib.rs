@@ -2,6 +2,7 @@
 //!
 //! No clock, randomness, `async` or I/O lives here: the caller passes what is needed.
 
+pub mod decode;
 pub mod object;
 pub mod quantity;
 pub mod schema;

@@ -44,6 +44,13 @@ pub enum Zero {
     Written,
 }
 
+impl Node {
+    /// A value of a named type.
+    pub fn reference(name: &str) -> Self {
+        Self { shape: Shape::Ref(Arc::from(name)), ..Self::default() }
+    }
+}
+
 /// What kind of JSON a value is.
 #[derive(Clone, Debug, Default)]
 pub enum Shape {
