@@ -37,7 +37,14 @@ pub trait Strategy: Send + Sync {
 
     /// An update of any other subresource that is a projection of the whole object (`resize`, `approval`,
     /// `ephemeralcontainers`, `finalize`).
-    fn prepare_subresource_update(&self, _context: &Context, _subresource: &str, _new: &mut Value, _old: &Value) {}
+    fn prepare_subresource_update(
+        &self,
+        _context: &Context,
+        _subresource: &str,
+        _new: &mut Value,
+        _old: &Value,
+    ) {
+    }
 
     fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
@@ -89,12 +96,10 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
-    /// The cells of a table row, in the order of the kind's columns (printer-columns.json).
-    fn cells(&self, now: Timestamp, object: &Value) -> Vec<Value> {
-        vec![
-            object.pointer("/metadata/name").cloned().unwrap_or_default(),
-            Value::String(crate::table_format::age(now, object.pointer("/metadata/creationTimestamp"))),
-        ]
+    /// The cells of a table row, in the order of [`crate::columns::columns`]. Takes the stored version.
+    fn cells(&self, _now: Timestamp, object: &Value) -> Vec<Value> {
+        let field = |pointer: &str| object.pointer(pointer).cloned().unwrap_or_default();
+        vec![field("/metadata/name"), field("/metadata/creationTimestamp")]
     }
 
     /// How many seconds a graceful delete waits; `None`: the kind is deleted at once. `asked` is the caller's wish.

@@ -42,7 +42,8 @@ pub struct Resource {
     pub schema: String,
     /// The key prefix, `/registry/pods/`; rows that are versions of one kind share it.
     pub storage_prefix: String,
-    /// The version that is stored; objects of other versions are converted by the strategy.
+    /// The version that is stored; objects of other versions are converted by the strategy. `/v1` when it is
+    /// stored as a kind of another group (`events.k8s.io/v1` as core `v1`), so that it differs from `version`.
     pub storage_version: String,
     pub strategy: Arc<dyn Strategy>,
 }
@@ -51,6 +52,12 @@ impl Resource {
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// Whether served objects differ from stored ones: the pipeline then calls the strategy's `to_storage` before
+    /// anything else looks at an object, and `from_storage` before it is sent.
+    pub fn is_converted(&self) -> bool {
+        self.version != self.storage_version
     }
 
     pub fn is_namespaced(&self) -> bool {
