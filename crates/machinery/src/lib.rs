@@ -4,6 +4,7 @@
 
 pub mod decode;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
