@@ -3,6 +3,7 @@
 //! No clock, randomness, `async` or I/O lives here: the caller passes what is needed.
 
 pub mod decode;
+pub mod apply;
 pub mod object;
 pub mod patch;
 pub mod quantity;
