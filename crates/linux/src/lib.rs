@@ -10,6 +10,8 @@ pub mod error;
 pub mod facts;
 pub mod mount;
 pub mod namespace;
+pub mod net;
+pub mod nft;
 pub mod path;
 pub mod probe;
 pub mod process;

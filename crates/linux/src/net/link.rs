@@ -1,0 +1,191 @@
+//! Links: bridges and veth pairs.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::socket::{NetlinkError, Socket};
+use super::wire::{self, ACK, CREATE, EXCLUSIVE, Writer};
+
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const BRIDGE_PORT_MODE: u16 = 4;
+const AF_BRIDGE: u8 = 7;
+const UP: u32 = 1;
+
+/// Six bytes that identify an interface on its link.
+pub type MacAddress = [u8; 6];
+
+/// A link as the kernel shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub mtu: u32,
+    pub up: bool,
+    pub mac: Option<MacAddress>,
+    /// The index of the bridge it is a port of.
+    pub master: Option<u32>,
+    /// `bridge`, `veth`, …; empty for hardware.
+    pub kind: String,
+}
+
+/// A bridge to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge<'a> {
+    pub name: &'a str,
+    /// Fixed, since otherwise it changes with the ports.
+    pub mac: MacAddress,
+    pub mtu: u32,
+}
+
+/// A veth pair to be made: one end a port of a bridge here, the other in another namespace.
+pub struct Veth<'a, N: AsFd> {
+    pub name: &'a str,
+    pub mtu: u32,
+    /// The bridge's index.
+    pub master: u32,
+    pub peer_name: &'a str,
+    pub peer_mac: MacAddress,
+    pub peer_namespace: N,
+}
+
+impl Socket {
+    /// All links of the socket's namespace.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut request = Writer::new();
+        request.message(GET_LINK, 0, |message| message.raw(&header(0, 0, 0, 0)));
+        let mut links = Vec::new();
+        self.dump(request, |kind, body| links.extend(parse(kind, body)))?;
+        Ok(links)
+    }
+
+    /// The link of that name.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let mut request = Writer::new();
+        request.message(GET_LINK, 0, |message| {
+            message.raw(&header(0, 0, 0, 0));
+            message.text(IFLA_IFNAME, name);
+        });
+        let mut link = None;
+        match self.get(request, |kind, body| link = parse(kind, body)) {
+            Ok(()) => Ok(link),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a bridge, up; `EEXIST` when the name is taken.
+    pub fn create_bridge(&mut self, bridge: &Bridge<'_>) -> Result<(), NetlinkError> {
+        let mut request = Writer::new();
+        request.message(NEW_LINK, ACK | CREATE | EXCLUSIVE, |message| {
+            message.raw(&header(0, 0, UP, UP));
+            message.text(IFLA_IFNAME, bridge.name);
+            message.attribute(IFLA_ADDRESS, &bridge.mac);
+            message.u32(IFLA_MTU, bridge.mtu);
+            message.nested(IFLA_LINKINFO, |info| info.text(INFO_KIND, "bridge"));
+        });
+        self.request(request)
+    }
+
+    /// Makes a veth pair whose peer is born in its namespace. The near end is up and a port of the bridge.
+    pub fn create_veth<N: AsFd>(&mut self, veth: &Veth<'_, N>) -> Result<(), NetlinkError> {
+        let namespace = veth.peer_namespace.as_fd().as_raw_fd() as u32;
+        let mut request = Writer::new();
+        request.message(NEW_LINK, ACK | CREATE | EXCLUSIVE, |message| {
+            message.raw(&header(0, 0, UP, UP));
+            message.text(IFLA_IFNAME, veth.name);
+            message.u32(IFLA_MTU, veth.mtu);
+            message.u32(IFLA_MASTER, veth.master);
+            message.nested(IFLA_LINKINFO, |info| {
+                info.text(INFO_KIND, "veth");
+                info.nested(INFO_DATA, |data| {
+                    data.nested(VETH_INFO_PEER, |peer| {
+                        peer.raw(&header(0, 0, UP, UP));
+                        peer.text(IFLA_IFNAME, veth.peer_name);
+                        peer.attribute(IFLA_ADDRESS, &veth.peer_mac);
+                        peer.u32(IFLA_MTU, veth.mtu);
+                        peer.u32(IFLA_NET_NS_FD, namespace);
+                    });
+                });
+            });
+        });
+        self.request(request)
+    }
+
+    /// Lets a bridge send a frame back through the port it came from.
+    pub fn set_hairpin(&mut self, port: u32) -> Result<(), NetlinkError> {
+        let mut request = Writer::new();
+        request.message(SET_LINK, ACK, |message| {
+            message.raw(&header(AF_BRIDGE, port, 0, 0));
+            message.nested(IFLA_PROTINFO, |info| info.u8(BRIDGE_PORT_MODE, 1));
+        });
+        self.request(request)
+    }
+
+    /// Brings a link up.
+    pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut request = Writer::new();
+        request.message(SET_LINK, ACK, |message| message.raw(&header(0, index, UP, UP)));
+        self.request(request)
+    }
+
+    /// Sets the size of the largest packet.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+        let mut request = Writer::new();
+        request.message(SET_LINK, ACK, |message| {
+            message.raw(&header(0, index, 0, 0));
+            message.u32(IFLA_MTU, mtu);
+        });
+        self.request(request)
+    }
+
+    /// Removes a link; no error when it is gone.
+    pub fn delete_link(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut request = Writer::new();
+        request.message(DELETE_LINK, ACK, |message| message.raw(&header(0, index, 0, 0)));
+        match self.request(request) {
+            Err(error) if !error.is_missing() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `struct ifinfomsg`
+fn header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[0] = family;
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&change.to_ne_bytes());
+    bytes
+}
+
+fn parse(kind: u16, body: &[u8]) -> Option<Link> {
+    if kind != NEW_LINK || body.len() < 16 {
+        return None;
+    }
+    let (index, flags) = (wire::read_u32(&body[4..]), wire::read_u32(&body[8..]));
+    let mut link = Link { index, up: flags & UP != 0, ..Link::default() };
+    for (attribute, value) in wire::attributes(&body[16..]) {
+        match attribute {
+            IFLA_IFNAME => link.name = wire::text(value),
+            IFLA_MTU => link.mtu = wire::read_u32(value),
+            IFLA_MASTER => link.master = Some(wire::read_u32(value)),
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            IFLA_LINKINFO => link.kind = wire::find(value, INFO_KIND).map(wire::text).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Some(link)
+}

@@ -1,0 +1,18 @@
+//! Networking by netlink: links, addresses, routes, namespaces, connection tracking.
+//!
+//! The messages are written by hand ([`wire`]): what is needed is a dozen of them, and a pod's network is then a
+//! handful of system calls on a socket that stays open.
+
+pub mod address;
+pub mod conntrack;
+pub mod link;
+pub mod namespace;
+pub mod route;
+pub mod socket;
+pub mod sysctl;
+pub mod wire;
+
+pub use address::{Address, AddressFlags};
+pub use link::{Bridge, Link, MacAddress, Veth};
+pub use route::{Route, RouteKind};
+pub use socket::{NetlinkError, Protocol, Socket};
