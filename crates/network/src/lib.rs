@@ -1,1 +1,15 @@
-//! Not yet written.
+//! The pods' network on this node: a bridge that is their gateway, a veth pair and an address per pod, translation
+//! of what leaves the cluster.
+//!
+//! Pods speak to everything through the gateway, also to each other: so a packet passes the machine's own rules in
+//! both directions, Services work between pods of one node, and no kernel module for filtering bridged frames is
+//! needed. Services themselves are the `proxy` crate's; networks over several nodes are backends to come.
+
+mod addresses;
+mod kernel;
+mod plan;
+mod pods;
+
+pub use addresses::{AddressPool, PoolError};
+pub use plan::{Config, NetworkError};
+pub use pods::{PodNetwork, teardown};
