@@ -18,5 +18,6 @@ pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod terminal;
+pub mod tree;
 
 pub use error::{Context, Error, Result};
