@@ -64,14 +64,14 @@ fn identity(files: &[BuiltinFile]) -> io::Result<String> {
             hash.update(format!("{} {} {} {time:?}", found.dev(), found.ino(), found.size()));
         }
     }
-    Ok(digest_text(hash.finalize().as_slice()))
+    Ok(digest_text(&hash.finalize()))
 }
 
 fn image_id(layer: &str, config: &ImageConfig) -> String {
     let mut hash = Sha256::new();
     hash.update(layer);
     hash.update(format!("{config:?}"));
-    digest_text(hash.finalize().as_slice())
+    digest_text(&hash.finalize())
 }
 
 fn build(store: &Store, files: &[BuiltinFile], layer: &str) -> io::Result<u64> {

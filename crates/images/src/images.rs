@@ -14,7 +14,9 @@ use crate::manifest::hex_of;
 use crate::reference::Reference;
 use crate::registry::Connector;
 use crate::store::{Record, Removal, Store};
-use crate::{BuiltinFile, Credentials, Image, ImageConfig, ImageError, ImageService, Registries, builtin, import, pull};
+use crate::{
+    BuiltinFile, Credentials, Image, ImageConfig, ImageError, ImageService, Registries, builtin, import, pull,
+};
 
 /// How many progress reports a slow listener may lag behind.
 const PROGRESS_BUFFER: usize = 256;
@@ -195,12 +197,15 @@ fn untag(reference: &Reference, record: &Record) -> Removal {
 }
 
 /// Says whether a layer's digest can be used, in the words of an error.
-pub(crate) fn check_digests<'a>(name: &str, digests: impl IntoIterator<Item = &'a String>) -> Result<(), ImageError> {
+pub(crate) fn check_digests<'a>(
+    name: &str,
+    digests: impl IntoIterator<Item = &'a String>,
+) -> Result<(), ImageError> {
     match digests.into_iter().find(|digest| hex_of(digest).is_none()) {
-        Some(digest) => {
-            Err(ImageError::Damaged { name: name.to_owned(), cause: format!("unsupported digest {digest:?}") })
-        }
+        Some(digest) => Err(ImageError::Damaged {
+            name: name.to_owned(),
+            cause: format!("unsupported digest {digest:?}"),
+        }),
         None => Ok(()),
     }
 }
-

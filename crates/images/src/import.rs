@@ -8,7 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::images::check_digests;
-use crate::manifest::{Descriptor, ImageManifest, Manifest, architecture, digest_of, hex_of, parse_config, select};
+use crate::manifest::{
+    Descriptor, ImageManifest, Manifest, architecture, digest_of, hex_of, parse_config, select,
+};
 use crate::pull::unpack_layer;
 use crate::reference::Reference;
 use crate::store::{Record, Store, io_error, remove_tree};
@@ -20,7 +22,11 @@ const FILES_MAX: usize = 10_000;
 const REFERENCE_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// Takes all images of an archive that fit this machine.
-pub(crate) fn import(store: &Store, archive: &Path, name: Option<&Reference>) -> Result<Vec<Image>, ImageError> {
+pub(crate) fn import(
+    store: &Store,
+    archive: &Path,
+    name: Option<&Reference>,
+) -> Result<Vec<Image>, ImageError> {
     let work = store.work_directory().map_err(io_error("cannot make a work directory"))?;
     let importer = Importer { store, archive, directory: work.clone() };
     let outcome = importer.run(name);
@@ -116,7 +122,10 @@ impl Importer<'_> {
         if clean {
             return Ok(self.directory.join(path));
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, format!("name {:?} leads out of the archive", path.display())))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("name {:?} leads out of the archive", path.display()),
+        ))
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
@@ -130,8 +139,8 @@ impl Importer<'_> {
 
     fn saved_images(&self) -> Result<Vec<Found>, ImageError> {
         let bytes = self.read(Path::new("manifest.json"))?;
-        let saved: Vec<SavedImage> =
-            serde_json::from_slice(&bytes).map_err(|error| self.damaged(format!("manifest.json: {error}")))?;
+        let saved: Vec<SavedImage> = serde_json::from_slice(&bytes)
+            .map_err(|error| self.damaged(format!("manifest.json: {error}")))?;
         let found = saved.into_iter().map(|image| {
             let names = image.repo_tags.unwrap_or_default();
             let tags = names.iter().map(|tag| Ok(Reference::parse(tag)?.tagged()));
@@ -151,7 +160,8 @@ impl Importer<'_> {
             let Some(manifest) = self.layout_manifest(descriptor)? else { continue };
             let names = REFERENCE_ANNOTATIONS.iter().find_map(|key| descriptor.annotations.get(*key));
             // A bare tag, which OCI allows here, names nothing by itself.
-            let reference = names.filter(|name| name.contains(['/', ':'])).and_then(|name| Reference::parse(name).ok());
+            let reference =
+                names.filter(|name| name.contains(['/', ':'])).and_then(|name| Reference::parse(name).ok());
             let digest = reference.as_ref().map(|reference| reference.with_digest(&descriptor.digest));
             let layers = manifest.layers.iter().map(|layer| self.blob_path(&layer.digest));
             found.push(Found {
@@ -207,7 +217,8 @@ impl Importer<'_> {
             let size = file.metadata()?.len();
             Ok((file, size))
         };
-        let (file, size) = open().map_err(|error: io::Error| self.damaged(format!("{}: {error}", path.display())))?;
+        let (file, size) =
+            open().map_err(|error: io::Error| self.damaged(format!("{}: {error}", path.display())))?;
         if !self.store.has_layer(layer) {
             unpack_layer(self.store, file, layer, &self.archive.display().to_string())?;
         }

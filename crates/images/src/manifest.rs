@@ -66,7 +66,9 @@ impl Manifest {
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| format!("manifest: {error}"))?;
         match raw {
-            Raw { schema_version: 1, .. } => Err("manifest has Docker's schema 1, which is no longer supported".into()),
+            Raw { schema_version: 1, .. } => {
+                Err("manifest has Docker's schema 1, which is no longer supported".into())
+            }
             Raw { manifests: Some(manifests), .. } => Ok(Self::Index(manifests)),
             Raw { config: Some(config), layers, .. } => Ok(Self::Image(ImageManifest { config, layers })),
             Raw { media_type, .. } => Err(format!("manifest of an unknown kind {media_type:?}")),
@@ -145,7 +147,7 @@ pub(crate) fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<String>), S
 
 /// `sha256:` and the digest in hexadecimal digits.
 pub(crate) fn digest_of(bytes: &[u8]) -> String {
-    digest_text(Sha256::digest(bytes).as_slice())
+    digest_text(&Sha256::digest(bytes))
 }
 
 pub(crate) fn digest_text(hash: &[u8]) -> String {
@@ -183,12 +185,21 @@ mod tests {
         let index = |platforms: &[(&str, &str, &str)]| -> Vec<Descriptor> {
             let descriptor = |(os, architecture, variant): &(&str, &str, &str)| Descriptor {
                 digest: format!("{os}/{architecture}/{variant}"),
-                platform: Some(Platform { os: (*os).into(), architecture: (*architecture).into(), variant: (*variant).into() }),
+                platform: Some(Platform {
+                    os: (*os).into(),
+                    architecture: (*architecture).into(),
+                    variant: (*variant).into(),
+                }),
                 ..Descriptor::default()
             };
             platforms.iter().map(descriptor).collect()
         };
-        let many = index(&[("windows", "amd64", ""), ("linux", "arm64", "v9"), ("linux", "arm64", "v8"), ("linux", "amd64", "")]);
+        let many = index(&[
+            ("windows", "amd64", ""),
+            ("linux", "arm64", "v9"),
+            ("linux", "arm64", "v8"),
+            ("linux", "amd64", ""),
+        ]);
         let chosen = |architecture| select(&many, architecture).map(|found| found.digest.as_str());
         assert_eq!(chosen("amd64"), Some("linux/amd64/"));
         assert_eq!(chosen("arm64"), Some("linux/arm64/v8"));
@@ -203,6 +214,9 @@ mod tests {
             br#"{"config":{"Entrypoint":null,"Cmd":["a"],"ExposedPorts":{"80/tcp":{}},"Labels":null},"rootfs":{"diff_ids":["sha256:x"]}}"#,
         )
         .unwrap();
-        assert_eq!((config.command, config.exposed_ports, layers), (vec!["a".into()], vec!["80/tcp".into()], vec!["sha256:x".into()]));
+        assert_eq!(
+            (config.command, config.exposed_ports, layers),
+            (vec!["a".into()], vec!["80/tcp".into()], vec!["sha256:x".into()])
+        );
     }
 }

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::images::{LayerState, Progress, Shared, blocking, check_digests};
-use crate::manifest::{Descriptor, ImageManifest, Manifest, architecture, digest_of, digest_text, parse_config, select};
+use crate::manifest::{
+    Descriptor, ImageManifest, Manifest, architecture, digest_of, digest_text, parse_config, select,
+};
 use crate::reference::Reference;
 use crate::registry::{Failure, Session, describe};
 use crate::store::{Record, Store, io_error, remove_tree};
@@ -60,7 +63,7 @@ async fn resolve(
         let mut denied = None;
         for attempt in endpoint.attempts(credentials) {
             let session = endpoint.session(&reference.repository, attempt);
-            match with_retries(|| resolve_with(&session, reference)).await {
+            match with_retries(|| Box::pin(resolve_with(&session, reference))).await {
                 Ok((manifest, digest)) => return Ok(Resolved { session, manifest, digest }),
                 // What the registry says of the first credentials tells more than what it says of none.
                 Err(error @ Failure::Denied(_)) => {
@@ -101,7 +104,9 @@ async fn resolve_with(session: &Session, reference: &Reference) -> Result<(Image
     }
 }
 
-async fn with_retries<T>(mut work: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+async fn with_retries<'a, T>(
+    mut work: impl FnMut() -> BoxFuture<'a, Result<T, Failure>> + Send,
+) -> Result<T, Failure> {
     let mut wait = RETRY_FIRST;
     for _ in 1..ATTEMPTS {
         match work().await {
@@ -135,7 +140,10 @@ impl Fetch {
         }
         check_digests(&self.name, &layers)?;
         let pin = self.shared.store.pin(&layers);
-        let work = descriptors.iter().zip(&layers).map(|(compressed, layer)| self.layer(compressed, layer));
+        let mut work: Vec<BoxFuture<'_, Result<(), ImageError>>> = Vec::new();
+        for (compressed, layer) in descriptors.iter().zip(&layers) {
+            work.push(Box::pin(self.layer(compressed, layer)));
+        }
         futures::stream::iter(work).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
         let record = Record {
             id,
@@ -157,7 +165,7 @@ impl Fetch {
     }
 
     async fn configuration(&self, id: &str) -> Result<(crate::ImageConfig, Vec<String>), ImageError> {
-        let bytes = with_retries(|| self.session.small_blob(id, CONFIG_BYTES_MAX)).await;
+        let bytes = with_retries(|| Box::pin(self.session.small_blob(id, CONFIG_BYTES_MAX))).await;
         let bytes = bytes.map_err(|failure| failure.into_error(&self.name))?;
         if digest_of(&bytes) != id {
             return Err(self.damaged(format!("configuration is not {id}")));
@@ -190,7 +198,7 @@ impl Fetch {
         if layer.size > LAYER_BYTES_MAX {
             return Err(self.damaged(format!("layer {} of {} bytes is too large", layer.digest, layer.size)));
         }
-        let outcome = with_retries(async || self.download_once(layer, path).await).await;
+        let outcome = with_retries(|| Box::pin(self.download_once(layer, path))).await;
         outcome.map_err(|failure| match failure {
             Failure::NotFound(cause) => self.damaged(cause),
             other => other.into_error(&self.name),
@@ -204,12 +212,15 @@ impl Fetch {
             self.download_rest(layer, &mut partial).await?;
         }
         partial.file.flush().await.map_err(disk)?;
-        let found = digest_text(partial.hash.finalize().as_slice());
+        let found = digest_text(&partial.hash.finalize());
         if partial.length == layer.size && found == layer.digest {
             return Ok(());
         }
         tokio::fs::remove_file(path).await.map_err(disk)?;
-        Err(Failure::Transient(format!("layer {} arrived damaged ({} bytes, {found})", layer.digest, partial.length)))
+        Err(Failure::Transient(format!(
+            "layer {} arrived damaged ({} bytes, {found})",
+            layer.digest, partial.length
+        )))
     }
 
     async fn download_rest(&self, layer: &Descriptor, partial: &mut Partial) -> Result<(), Failure> {
@@ -221,10 +232,15 @@ impl Fetch {
             }
         }
         let mut reported = partial.length;
-        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::Transient(describe(&error)))? {
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| Failure::Transient(describe(&error)))?
+        {
             if partial.length + chunk.len() as u64 > layer.size {
                 partial.restart().await.map_err(disk)?;
-                return Err(Failure::Other(format!("layer {} is longer than its manifest says", layer.digest)));
+                return Err(Failure::Other(format!(
+                    "layer {} is longer than its manifest says",
+                    layer.digest
+                )));
             }
             partial.append(&chunk).await.map_err(disk)?;
             if partial.length - reported >= REPORT_BYTES {
@@ -235,7 +251,10 @@ impl Fetch {
         partial.file.flush().await.map_err(disk)?;
         if partial.length < layer.size {
             let (length, size) = (partial.length, layer.size);
-            return Err(Failure::Transient(format!("layer {} ended after {length} of {size} bytes", layer.digest)));
+            return Err(Failure::Transient(format!(
+                "layer {} ended after {length} of {size} bytes",
+                layer.digest
+            )));
         }
         Ok(())
     }
@@ -252,7 +271,9 @@ impl Fetch {
 
     /// The compressed layers were kept in case of a crash before the image was recorded.
     fn forget_partials(&self) {
-        for path in self.manifest.layers.iter().filter_map(|layer| self.shared.store.partial_path(&layer.digest)) {
+        for path in
+            self.manifest.layers.iter().filter_map(|layer| self.shared.store.partial_path(&layer.digest))
+        {
             if let Err(error) = remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "a fetched layer stays until the next start");
             }
@@ -327,7 +348,8 @@ fn unpack_into(
     name: &str,
 ) -> Result<(), ImageError> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(work, std::fs::Permissions::from_mode(0o755)).map_err(io_error("work directory"))?;
+    std::fs::set_permissions(work, std::fs::Permissions::from_mode(0o755))
+        .map_err(io_error("work directory"))?;
     let damaged = |cause: String| ImageError::Damaged { name: name.to_owned(), cause };
     let found = unpack::unpack(compressed, work).map_err(|error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::PermissionDenied | io::ErrorKind::QuotaExceeded => {

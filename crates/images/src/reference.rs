@@ -22,7 +22,8 @@ pub struct Reference {
 impl Reference {
     /// Reads a name as people write it and completes it.
     pub fn parse(name: &str) -> Result<Self, ImageError> {
-        parse(name).map_err(|cause| ImageError::InvalidName { name: name.to_owned(), cause: cause.to_owned() })
+        parse(name)
+            .map_err(|cause| ImageError::InvalidName { name: name.to_owned(), cause: cause.to_owned() })
     }
 
     /// What a registry's API calls the manifest: the digest or the tag.
@@ -91,7 +92,8 @@ fn split_registry(path: &str) -> (String, String) {
     };
     match registry {
         DOCKER_HUB | "index.docker.io" | "registry-1.docker.io" => {
-            let repository = if repository.contains('/') { repository } else { format!("library/{repository}") };
+            let repository =
+                if repository.contains('/') { repository } else { format!("library/{repository}") };
             (DOCKER_HUB.to_owned(), repository)
         }
         other => (other.to_owned(), repository),
@@ -165,7 +167,21 @@ mod tests {
 
     #[test]
     fn bad_names_are_refused() {
-        for name in ["", "Nginx", "a/B", "a:", "a:-x", "a@sha256:12", "a@md5:00", "a//b", "-a", "a..b", "a b", "/a", "a/../b"] {
+        for name in [
+            "",
+            "Nginx",
+            "a/B",
+            "a:",
+            "a:-x",
+            "a@sha256:12",
+            "a@md5:00",
+            "a//b",
+            "-a",
+            "a..b",
+            "a b",
+            "/a",
+            "a/../b",
+        ] {
             assert!(Reference::parse(name).is_err(), "{name:?}");
         }
     }

@@ -100,7 +100,8 @@ impl Connector {
     }
 
     fn endpoint(&self, base: &str, config: &RegistryConfig, is_mirror: bool) -> Result<Endpoint, Failure> {
-        let base = Url::parse(base).map_err(|error| Failure::Other(format!("registry address {base:?}: {error}")))?;
+        let base = Url::parse(base)
+            .map_err(|error| Failure::Other(format!("registry address {base:?}: {error}")))?;
         let configured = (!config.username.is_empty()).then(|| Credentials {
             username: config.username.clone(),
             password: config.password.clone(),
@@ -186,7 +187,8 @@ impl Session {
     pub async fn manifest(&self, reference: &str, max: usize) -> Result<Vec<u8>, Failure> {
         let url = self.url("manifests", reference)?;
         let accept = accepted_types();
-        let response = self.authorized(|client| client.get(url.clone()).header(ACCEPT, accept.as_str())).await?;
+        let response =
+            self.authorized(|client| client.get(url.clone()).header(ACCEPT, accept.as_str())).await?;
         body(check(response, &self.endpoint.host).await?, max).await
     }
 
@@ -208,7 +210,8 @@ impl Session {
         for _ in 0..REDIRECTS_MAX {
             if !response.status().is_redirection() {
                 let response = check(response, &self.endpoint.host).await?;
-                let start = if response.status() == StatusCode::PARTIAL_CONTENT { range_start(&response) } else { 0 };
+                let start =
+                    if response.status() == StatusCode::PARTIAL_CONTENT { range_start(&response) } else { 0 };
                 return Ok((response, start));
             }
             let next = self.redirect(&at, &response)?;
@@ -227,9 +230,14 @@ impl Session {
     fn redirect(&self, from: &Url, response: &Response) -> Result<Url, Failure> {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| from.join(location).ok());
-        let next = next.ok_or_else(|| Failure::Other(format!("{} redirects to nowhere", self.endpoint.host)))?;
+        let next =
+            next.ok_or_else(|| Failure::Other(format!("{} redirects to nowhere", self.endpoint.host)))?;
         let safe = next.scheme() == "https" || (next.scheme() == "http" && from.scheme() == "http");
-        if safe { Ok(next) } else { Err(Failure::Other(format!("{} redirects to an insecure address", self.endpoint.host))) }
+        if safe {
+            Ok(next)
+        } else {
+            Err(Failure::Other(format!("{} redirects to an insecure address", self.endpoint.host)))
+        }
     }
 
     fn url(&self, kind: &str, reference: &str) -> Result<Url, Failure> {
@@ -259,8 +267,10 @@ impl Session {
     }
 
     async fn answer(&self, response: &Response) -> Result<Option<HeaderValue>, Failure> {
-        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let challenges: Vec<(String, BTreeMap<String, String>)> = challenges.filter_map(parse_challenge).collect();
+        let challenges =
+            response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let challenges: Vec<(String, BTreeMap<String, String>)> =
+            challenges.filter_map(parse_challenge).collect();
         if let Some((_, parameters)) = challenges.iter().find(|(scheme, _)| scheme == "bearer") {
             return self.token(parameters).await.map(Some);
         }
@@ -270,7 +280,8 @@ impl Session {
 
     async fn token(&self, challenge: &BTreeMap<String, String>) -> Result<HeaderValue, Failure> {
         let realm = challenge.get("realm").map(String::as_str).unwrap_or_default();
-        let realm = Url::parse(realm).map_err(|error| Failure::Other(format!("token server {realm:?}: {error}")))?;
+        let realm =
+            Url::parse(realm).map_err(|error| Failure::Other(format!("token server {realm:?}: {error}")))?;
         if realm.scheme() != "https" && self.endpoint.base.scheme() == "https" {
             return Err(Failure::Other(format!("token server {realm} is not secure")));
         }
@@ -286,8 +297,8 @@ impl Session {
             token: String,
             access_token: String,
         }
-        let token: Token =
-            serde_json::from_slice(&bytes).map_err(|error| Failure::Other(format!("token server: {error}")))?;
+        let token: Token = serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::Other(format!("token server: {error}")))?;
         let text = if token.token.is_empty() { token.access_token } else { token.token };
         secret(&format!("Bearer {text}")).ok_or_else(|| Failure::Other("token server: unusable token".into()))
     }
@@ -333,12 +344,14 @@ fn secret(text: &str) -> Option<HeaderValue> {
 }
 
 fn same_origin(a: &Url, b: &Url) -> bool {
-    (a.scheme(), a.host_str(), a.port_or_known_default()) == (b.scheme(), b.host_str(), b.port_or_known_default())
+    (a.scheme(), a.host_str(), a.port_or_known_default())
+        == (b.scheme(), b.host_str(), b.port_or_known_default())
 }
 
 fn range_start(response: &Response) -> u64 {
     let value = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    let start = value.and_then(|value| value.strip_prefix("bytes ")).and_then(|value| value.split('-').next());
+    let start =
+        value.and_then(|value| value.strip_prefix("bytes ")).and_then(|value| value.split('-').next());
     start.and_then(|start| start.parse().ok()).unwrap_or(0)
 }
 
@@ -434,7 +447,10 @@ mod tests {
         assert_eq!(parameters["realm"], "https://auth.docker.io/token");
         assert_eq!(parameters["scope"], "repository:a/b:pull,push");
         let (scheme, parameters) = parse_challenge("Basic realm=plain, charset=\"UTF-8\"").unwrap();
-        assert_eq!((scheme.as_str(), parameters["realm"].as_str(), parameters["charset"].as_str()), ("basic", "plain", "UTF-8"));
+        assert_eq!(
+            (scheme.as_str(), parameters["realm"].as_str(), parameters["charset"].as_str()),
+            ("basic", "plain", "UTF-8")
+        );
         assert_eq!(parse_challenge("Negotiate").unwrap().0, "negotiate");
     }
 }

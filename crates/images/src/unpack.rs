@@ -32,7 +32,9 @@ pub(crate) fn decompress<'a>(mut compressed: impl Read + 'a) -> io::Result<Box<d
     }
     let whole = io::Cursor::new(magic[..filled].to_vec()).chain(compressed);
     Ok(match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, whole))),
+        [0x1f, 0x8b, ..] => {
+            Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, whole)))
+        }
         [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(whole)?),
         _ => Box::new(whole),
     })
@@ -53,7 +55,7 @@ pub(crate) fn unpack(layer: impl Read, root: &Path) -> io::Result<String> {
     unpacker.finish()?;
     // What follows the archive's end is part of the digest.
     io::copy(&mut hashing, &mut io::sink())?;
-    Ok(digest_text(hashing.hash.finalize().as_slice()))
+    Ok(digest_text(&hashing.hash.finalize()))
 }
 
 fn damaged(cause: &str) -> io::Error {
@@ -184,7 +186,11 @@ fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<PathBuf> {
 fn device<R: Read>(entry: &tar::Entry<'_, R>, kind: EntryType) -> io::Result<Special> {
     let major = entry.header().device_major()?.unwrap_or(0);
     let minor = entry.header().device_minor()?.unwrap_or(0);
-    Ok(if kind == EntryType::Char { Special::Character { major, minor } } else { Special::Block { major, minor } })
+    Ok(if kind == EntryType::Char {
+        Special::Character { major, minor }
+    } else {
+        Special::Block { major, minor }
+    })
 }
 
 /// Extended attributes; those of overlayfs itself could turn the layer inside out and are left away.
@@ -193,7 +199,9 @@ fn attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(String,
     let mut attributes = Vec::new();
     for extension in extensions {
         let extension = extension?;
-        let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE_PREFIX)) else { continue };
+        let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE_PREFIX)) else {
+            continue;
+        };
         if !name.starts_with("trusted.overlay.") && !name.starts_with("user.overlay.") {
             attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
         }
@@ -227,7 +235,14 @@ mod tests {
     }
 
     /// Writes names that the builder itself would refuse.
-    fn append(archive: &mut tar::Builder<Vec<u8>>, kind: EntryType, name: &str, link: &str, mode: u32, data: &[u8]) {
+    fn append(
+        archive: &mut tar::Builder<Vec<u8>>,
+        kind: EntryType,
+        name: &str,
+        link: &str,
+        mode: u32,
+        data: &[u8],
+    ) {
         let mut header = header(kind, data.len() as u64, mode);
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
@@ -269,7 +284,10 @@ mod tests {
             assert_eq!(digest.unwrap(), expected, "the digest is of the uncompressed bytes");
             let root = outer.path().join("root");
             let link = std::fs::metadata(root.join("usr/bin/su2")).unwrap();
-            assert_eq!((link.permissions().mode() & 0o7777, link.uid(), link.gid(), link.mtime()), (0o4755, 7, 8, 1000));
+            assert_eq!(
+                (link.permissions().mode() & 0o7777, link.uid(), link.gid(), link.mtime()),
+                (0o4755, 7, 8, 1000)
+            );
             assert!(root.join("usr/bin/through").is_file(), "links within the layer are followed within it");
             assert!(root.join("usr/bin/su").is_dir(), "a later entry replaces an earlier one");
             let gone = std::fs::symlink_metadata(root.join("etc/gone")).unwrap();

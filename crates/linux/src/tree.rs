@@ -100,7 +100,9 @@ impl Tree {
     pub fn special(&mut self, path: &Path, special: Special) -> io::Result<()> {
         let (kind, device): (FileType, Dev) = match special {
             Special::Fifo => (FileType::Fifo, 0),
-            Special::Character { major, minor } => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
+            Special::Character { major, minor } => {
+                (FileType::CharacterDevice, rustix::fs::makedev(major, minor))
+            }
             Special::Block { major, minor } => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
         };
         let (parent, name) = self.vacant(path)?;
@@ -143,7 +145,10 @@ impl Tree {
     }
 
     /// The open parent directory (made when missing) and the last component; `None` for the root.
-    fn locate<'a>(&'a mut self, path: &'a Path) -> io::Result<Option<(rustix::fd::BorrowedFd<'a>, &'a OsStr)>> {
+    fn locate<'a>(
+        &'a mut self,
+        path: &'a Path,
+    ) -> io::Result<Option<(rustix::fd::BorrowedFd<'a>, &'a OsStr)>> {
         let Some(name) = last_component(path)? else { return Ok(None) };
         let parent: PathBuf = normal_components(path.parent().unwrap_or(Path::new("")));
         if parent.as_os_str().is_empty() {
@@ -176,16 +181,6 @@ impl Tree {
             }
             other => Ok(other?),
         }
-    }
-}
-
-trait TryCloneToOwned {
-    fn try_clone_to_owned(&self) -> io::Result<OwnedFd>;
-}
-
-impl TryCloneToOwned for rustix::fd::BorrowedFd<'_> {
-    fn try_clone_to_owned(&self) -> io::Result<OwnedFd> {
-        Ok(rustix::io::fcntl_dupfd_cloexec(self, 0)?)
     }
 }
 

@@ -7,10 +7,12 @@ use std::path::Path;
 use ipnet::IpNet;
 use linux::net::wire::Writer;
 use linux::net::{
-    Address, AddressFlags, Bridge, Link, NetlinkError, Protocol, Route, RouteKind, Socket, Veth, namespace, route, sysctl,
+    Address, AddressFlags, Bridge, Link, NetlinkError, Protocol, Route, RouteKind, Socket, Veth, namespace,
+    route, sysctl,
 };
 use linux::nft::{
-    self, Batch, Chain, Comparison, Expression, Family, Hook, HookKind, MetaKey, PayloadBase, Register, Verdict,
+    self, Batch, Chain, Comparison, Expression, Family, Hook, HookKind, MetaKey, PayloadBase, Register,
+    Verdict,
 };
 
 use crate::plan::{Action, Config, Desired, NetworkError, Observed, mac_of};
@@ -83,7 +85,8 @@ impl Kernel {
 
     pub fn set_sysctls(&self, desired: &Desired) -> Result<(), NetworkError> {
         for (key, value) in &desired.sysctls {
-            sysctl::set(key, value).map_err(io(format!("cannot set kernel parameter net/{key} to {value}")))?;
+            sysctl::set(key, value)
+                .map_err(io(format!("cannot set kernel parameter net/{key} to {value}")))?;
         }
         Ok(())
     }
@@ -128,7 +131,8 @@ impl Kernel {
 
     /// Connects a pod's namespace. What is there of an earlier, unfinished attempt is replaced.
     pub fn connect(&mut self, netns: &Path, pod: &PodLink<'_>) -> Result<(), NetworkError> {
-        let file = File::open(netns).map_err(io(format!("cannot open network namespace {}", netns.display())))?;
+        let file =
+            File::open(netns).map_err(io(format!("cannot open network namespace {}", netns.display())))?;
         let bridge = self.bridge(pod.bridge)?;
         let veth = Veth {
             name: pod.name,
@@ -202,7 +206,8 @@ fn rules(config: &Config) -> Vec<(Chain, Vec<Rule>)> {
 
     // What leaves the cluster takes the machine's address; so does what the machine sends from its loopback
     // address, which a pod could not answer.
-    let mut leaving: Vec<Rule> = config.pod_cidrs.iter().map(|range| masquerade_rule(config, *range)).collect();
+    let mut leaving: Vec<Rule> =
+        config.pod_cidrs.iter().map(|range| masquerade_rule(config, *range)).collect();
     leaving.push([&to_bridge[..], &within(loopback, false, false), &masquerade].concat());
     // Loopback addresses are routable on the bridge for the sake of that; pods must not use it.
     let loopback_guard: Rule = [&from_bridge[..], &within(loopback, true, false), &drop].concat();
@@ -253,7 +258,12 @@ fn within(range: IpNet, destination: bool, outside: bool) -> Rule {
         load_meta(MetaKey::NetworkProtocol),
         equal(vec![family]),
         Expression::Payload { base: PayloadBase::Network, offset, length, to: WORK },
-        Expression::Bitwise { from: WORK, to: WORK, mask: octets(range.netmask()), xor: vec![0; length as usize] },
+        Expression::Bitwise {
+            from: WORK,
+            to: WORK,
+            mask: octets(range.netmask()),
+            xor: vec![0; length as usize],
+        },
         Expression::Compare { register: WORK, comparison, value: octets(range.network()) },
     ]
 }

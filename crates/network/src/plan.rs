@@ -99,7 +99,11 @@ pub(crate) struct Desired {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
     RemoveLink(u32),
-    CreateBridge { name: String, mac: MacAddress, mtu: u32 },
+    CreateBridge {
+        name: String,
+        mac: MacAddress,
+        mtu: u32,
+    },
     SetMtu(u32, u32),
     SetUp(u32),
     RemoveAddress(Address),
@@ -113,7 +117,10 @@ impl Config {
     pub(crate) fn validate(&self) -> Result<(), NetworkError> {
         let refuse = |cause: String| Err(NetworkError::Config(cause));
         if self.bridge.is_empty() || self.bridge.len() > NAME_MAX || self.bridge.contains(['/', ' ', '.']) {
-            return refuse(format!("bridge name {:?} must have 1 to {NAME_MAX} characters, no space, dot or slash", self.bridge));
+            return refuse(format!(
+                "bridge name {:?} must have 1 to {NAME_MAX} characters, no space, dot or slash",
+                self.bridge
+            ));
         }
         let families: Vec<bool> = self.pod_cidrs.iter().map(|range| range.addr().is_ipv4()).collect();
         if !matches!(families[..], [_] | [true, false] | [false, true]) {
@@ -147,10 +154,13 @@ pub(crate) fn check_overlap(config: &Config, observed: &Observed) -> Result<(), 
         let link = observed.links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     };
-    let routes = observed.routes.iter().filter(|route| Some(route.link) != own && route.destination.prefix_len() > 0);
-    let routes = routes.map(|route| (route.destination, format!("route {} ({})", route.destination, name(route.link))));
+    let routes =
+        observed.routes.iter().filter(|route| Some(route.link) != own && route.destination.prefix_len() > 0);
+    let routes = routes
+        .map(|route| (route.destination, format!("route {} ({})", route.destination, name(route.link))));
     let addresses = observed.addresses.iter().filter(|address| Some(address.link) != own);
-    let addresses = addresses.map(|found| (found.address, format!("address {} ({})", found.address, name(found.link))));
+    let addresses =
+        addresses.map(|found| (found.address, format!("address {} ({})", found.address, name(found.link))));
     let existing: Vec<(IpNet, String)> = routes.chain(addresses).collect();
     let ranges = config.cluster_cidrs.iter().map(|range| (*range, "cluster-cidr"));
     for (range, flag) in ranges.chain(config.service_cidrs.iter().map(|range| (*range, "service-cidr"))) {
@@ -169,9 +179,8 @@ fn overlap(a: IpNet, b: IpNet) -> bool {
 pub(crate) fn compile(config: &Config, observed: &Observed) -> Desired {
     let gateways = config.gateways();
     let ranges = config.pod_cidrs.iter().zip(&gateways);
-    let mut addresses: Vec<IpNet> = ranges
-        .map(|(range, gateway)| IpNet::new(*gateway, range.prefix_len()).unwrap_or(*range))
-        .collect();
+    let mut addresses: Vec<IpNet> =
+        ranges.map(|(range, gateway)| IpNet::new(*gateway, range.prefix_len()).unwrap_or(*range)).collect();
     addresses.extend(config.local_addresses.iter().map(|address| IpNet::from(*address)));
     let routes = config.service_cidrs.iter().filter_map(|range| {
         let gateway = gateways.iter().find(|gateway| gateway.is_ipv4() == range.addr().is_ipv4())?;
@@ -230,14 +239,22 @@ pub(crate) fn diff(desired: &Desired, observed: &Observed) -> Vec<Action> {
         }
         (found, None) => {
             actions.extend(found.map(|link| Action::RemoveLink(link.index)));
-            actions.push(Action::CreateBridge { name: desired.bridge.clone(), mac: desired.mac, mtu: desired.mtu });
+            actions.push(Action::CreateBridge {
+                name: desired.bridge.clone(),
+                mac: desired.mac,
+                mtu: desired.mtu,
+            });
         }
     }
     let index = usable.map(|bridge| bridge.index);
-    let present: Vec<&Address> = observed.addresses.iter().filter(|address| Some(address.link) == index).collect();
-    let stale = present.iter().filter(|found| !desired.addresses.contains(&found.address) && !link_local(found.address));
+    let present: Vec<&Address> =
+        observed.addresses.iter().filter(|address| Some(address.link) == index).collect();
+    let stale = present
+        .iter()
+        .filter(|found| !desired.addresses.contains(&found.address) && !link_local(found.address));
     actions.extend(stale.map(|found| Action::RemoveAddress((*found).clone())));
-    let missing = desired.addresses.iter().filter(|wanted| !present.iter().any(|found| found.address == **wanted));
+    let missing =
+        desired.addresses.iter().filter(|wanted| !present.iter().any(|found| found.address == **wanted));
     actions.extend(missing.map(|address| Action::AddAddress(*address)));
     let routed = |wanted: &(IpNet, IpAddr)| {
         observed.routes.iter().any(|route| {
@@ -247,7 +264,9 @@ pub(crate) fn diff(desired: &Desired, observed: &Observed) -> Vec<Action> {
                 && route.kind == RouteKind::Link
         })
     };
-    actions.extend(desired.routes.iter().filter(|wanted| !routed(wanted)).map(|(to, from)| Action::AddRoute(*to, *from)));
+    actions.extend(
+        desired.routes.iter().filter(|wanted| !routed(wanted)).map(|(to, from)| Action::AddRoute(*to, *from)),
+    );
     actions
 }
 
@@ -300,25 +319,35 @@ mod tests {
 
     #[test]
     fn a_fresh_machine_gets_everything_and_a_ready_one_nothing() {
-        check(config(), machine(), expect![[r#"
+        check(
+            config(),
+            machine(),
+            expect![[r#"
             CreateBridge { name: "kobune0", mac: [10, 88, 10, 42, 0, 1], mtu: 1400 }
             AddAddress(10.42.0.1/24)
             AddAddress(10.96.0.10/32)
             AddRoute(10.96.0.0/12, 10.42.0.1)
-        "#]]);
+        "#]],
+        );
         let mut ready = machine();
         let desired = compile(&config(), &ready);
         ready.links.push(Link { mac: Some(desired.mac), ..link(3, "kobune0", "bridge") });
-        ready.addresses.extend(desired.addresses.iter().map(|address| Address { link: 3, address: *address }));
+        ready
+            .addresses
+            .extend(desired.addresses.iter().map(|address| Address { link: 3, address: *address }));
         ready.routes.push(route("10.42.0.0/24", 3));
         ready.routes.push(Route { source: Some(desired.routes[0].1), ..route("10.96.0.0/12", 3) });
         check(config(), ready.clone(), expect![[""]]);
         ready.addresses.push(Address { link: 3, address: "10.42.9.1/24".parse().unwrap() });
         ready.links[2].up = false;
-        check(config(), ready, expect![[r#"
+        check(
+            config(),
+            ready,
+            expect![[r#"
             SetUp(3)
             RemoveAddress(Address { link: 3, address: 10.42.9.1/24 })
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -333,20 +362,46 @@ mod tests {
     fn overlapping_networks_are_refused_with_what_they_overlap() {
         let mut observed = machine();
         observed.routes.push(route("10.42.7.0/24", 2));
-        check(config(), observed, expect!["the cluster network 10.42.0.0/16 overlaps route 10.42.7.0/24 (eth0) of this machine: choose another with --cluster-cidr"]);
+        check(
+            config(),
+            observed,
+            expect![
+                "the cluster network 10.42.0.0/16 overlaps route 10.42.7.0/24 (eth0) of this machine: choose another with --cluster-cidr"
+            ],
+        );
         let mut observed = machine();
         observed.addresses.push(Address { link: 2, address: "10.100.0.7/8".parse().unwrap() });
-        check(Config { cluster_cidrs: vec!["172.20.0.0/16".parse().unwrap()], pod_cidrs: vec!["172.20.0.0/24".parse().unwrap()], ..config() },
-            observed, expect!["the cluster network 10.96.0.0/12 overlaps address 10.100.0.7/8 (eth0) of this machine: choose another with --service-cidr"]);
+        check(
+            Config {
+                cluster_cidrs: vec!["172.20.0.0/16".parse().unwrap()],
+                pod_cidrs: vec!["172.20.0.0/24".parse().unwrap()],
+                ..config()
+            },
+            observed,
+            expect![
+                "the cluster network 10.96.0.0/12 overlaps address 10.100.0.7/8 (eth0) of this machine: choose another with --service-cidr"
+            ],
+        );
     }
 
     #[test]
     fn impossible_configurations_are_refused() {
-        check(Config { bridge: "a-name-that-is-too-long".into(), ..config() }, machine(),
-            expect![[r#"network configuration: bridge name "a-name-that-is-too-long" must have 1 to 15 characters, no space, dot or slash"#]]);
-        check(Config { pod_cidrs: vec![], ..config() }, machine(),
-            expect!["network configuration: there must be one pod range, or one of each family"]);
-        check(Config { pod_cidrs: vec!["10.50.0.0/24".parse().unwrap()], ..config() }, machine(),
-            expect!["network configuration: pod range 10.50.0.0/24 is not within the cluster's network"]);
+        check(
+            Config { bridge: "a-name-that-is-too-long".into(), ..config() },
+            machine(),
+            expect![[
+                r#"network configuration: bridge name "a-name-that-is-too-long" must have 1 to 15 characters, no space, dot or slash"#
+            ]],
+        );
+        check(
+            Config { pod_cidrs: vec![], ..config() },
+            machine(),
+            expect!["network configuration: there must be one pod range, or one of each family"],
+        );
+        check(
+            Config { pod_cidrs: vec!["10.50.0.0/24".parse().unwrap()], ..config() },
+            machine(),
+            expect!["network configuration: pod range 10.50.0.0/24 is not within the cluster's network"],
+        );
     }
 }

@@ -79,7 +79,8 @@ impl PodNetwork {
         work: impl FnOnce(&Config, &mut State) -> Result<T, NetworkError> + Send + 'static,
     ) -> Result<T, NetworkError> {
         let shared = self.shared.clone();
-        let joined = tokio::task::spawn_blocking(move || work(&shared.config, &mut shared.state.lock())).await;
+        let joined =
+            tokio::task::spawn_blocking(move || work(&shared.config, &mut shared.state.lock())).await;
         joined.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(error) => Err(NetworkError::Config(format!("the process is stopping: {error}"))),
@@ -152,7 +153,9 @@ impl State {
         });
         let addresses: Vec<_> = with_gateways.collect();
         let name = link_name(id);
-        let connected = self.kernel.connect(netns, &PodLink { name: &name, bridge: &config.bridge, addresses: &addresses });
+        let connected = self
+            .kernel
+            .connect(netns, &PodLink { name: &name, bridge: &config.bridge, addresses: &addresses });
         if connected.is_err() {
             self.kernel.remove_link(&name)?;
         }
@@ -172,7 +175,8 @@ impl State {
 
     fn adopt(&mut self, config: &Config, alive: &[Alive]) -> Result<(), NetworkError> {
         self.ensure_prepared(config)?;
-        let wanted: BTreeMap<String, &Alive> = alive.iter().map(|sandbox| (link_name(&sandbox.0), sandbox)).collect();
+        let wanted: BTreeMap<String, &Alive> =
+            alive.iter().map(|sandbox| (link_name(&sandbox.0), sandbox)).collect();
         self.pools.iter_mut().for_each(|pool| *pool = AddressPool::new(pool.range()));
         for (id, _, addresses) in alive {
             self.reserve(id, addresses);
@@ -250,10 +254,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[async_trait]
 impl SandboxNetwork for PodNetwork {
-    async fn attach(&self, id: &SandboxId, pod: &PodIdentity, netns: &Path) -> Result<Vec<IpAddr>, RuntimeError> {
+    async fn attach(
+        &self,
+        id: &SandboxId,
+        pod: &PodIdentity,
+        netns: &Path,
+    ) -> Result<Vec<IpAddr>, RuntimeError> {
         let what = format!("network of pod {}/{}", pod.namespace, pod.name);
         let (id, netns) = (id.clone(), netns.to_owned());
-        self.blocking(move |config, state| state.attach(config, &id, &netns)).await.map_err(runtime_error(what))
+        self.blocking(move |config, state| state.attach(config, &id, &netns))
+            .await
+            .map_err(runtime_error(what))
     }
 
     async fn detach(&self, id: &SandboxId, _netns: &Path) -> Result<(), RuntimeError> {

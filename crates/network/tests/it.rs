@@ -127,7 +127,8 @@ fn teardown_leaves_no_trace() {
         network.teardown().await.unwrap();
         network.teardown().await.unwrap();
         let mut socket = Socket::open(Protocol::Route).unwrap();
-        let names: Vec<_> = socket.links().unwrap().into_iter().filter(|link| !link.kind.is_empty()).collect();
+        let names: Vec<_> =
+            socket.links().unwrap().into_iter().filter(|link| !link.kind.is_empty()).collect();
         assert!(names.iter().all(|link| link.kind != "veth" && link.kind != "bridge"), "{names:?}");
         let mut netfilter = Socket::open(Protocol::Netfilter).unwrap();
         assert_eq!(nft::tables(&mut netfilter, Family::Inet).unwrap(), Vec::<String>::new());

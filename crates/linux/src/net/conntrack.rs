@@ -90,7 +90,9 @@ fn parse_tuple(body: &[u8]) -> Option<Tuple> {
     let protocol = wire::find(body, TUPLE_PROTOCOL)?;
     let address = |v4, v6| wire::find(addresses, v4).or_else(|| wire::find(addresses, v6)).and_then(ip);
     let port = |kind| {
-        wire::find(protocol, kind).and_then(|value| value.first_chunk()).map_or(0, |value| u16::from_be_bytes(*value))
+        wire::find(protocol, kind)
+            .and_then(|value| value.first_chunk())
+            .map_or(0, |value| u16::from_be_bytes(*value))
     };
     Some(Tuple {
         protocol: *wire::find(protocol, PROTOCOL_NUMBER)?.first()?,

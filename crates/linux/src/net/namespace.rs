@@ -66,7 +66,10 @@ pub fn exists(path: &Path) -> bool {
 pub fn isolate_mounts() -> io::Result<()> {
     // SAFETY: only this thread's mount namespace changes; no file descriptors are unshared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
-    rustix::mount::mount_change("/", rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC)?;
+    rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )?;
     rustix::mount::mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
     Ok(())
 }

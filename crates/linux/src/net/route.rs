@@ -84,8 +84,20 @@ fn body(message: &mut Writer, route: &Route) {
         RouteKind::Gateway(_) => (SCOPE_UNIVERSE, ON_LINK),
     };
     let length = destination.prefix_len();
-    let mut header =
-        [family(destination.addr()), length, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, scope, TYPE_UNICAST, 0, 0, 0, 0];
+    let mut header = [
+        family(destination.addr()),
+        length,
+        0,
+        0,
+        TABLE_MAIN,
+        PROTOCOL_STATIC,
+        scope,
+        TYPE_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
     header[8..].copy_from_slice(&u32::to_ne_bytes(flags));
     message.raw(&header);
     if length > 0 {

@@ -178,15 +178,15 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(messages.messages() as u32);
         let bytes = messages.finish(first, last_flags);
         let kernel = SocketAddrNetlink::new(0, 0);
-        let sent = rustix::io::retry_on_intr(|| {
-            rustix::net::sendto(&self.fd, &bytes, SendFlags::empty(), &kernel)
-        });
+        let sent =
+            rustix::io::retry_on_intr(|| rustix::net::sendto(&self.fd, &bytes, SendFlags::empty(), &kernel));
         sent.map(|_| first).map_err(failed)
     }
 
     fn receive(&mut self, mut each: impl FnMut(&wire::Received<'_>)) -> Result<(), NetlinkError> {
-        let received =
-            rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::empty()));
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::empty())
+        });
         let (length, _) = received.map_err(failed)?;
         for message in wire::messages(&self.buffer[..length]) {
             each(&message);

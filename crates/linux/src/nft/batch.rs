@@ -209,7 +209,8 @@ impl Batch {
             NetlinkError::Refused { index, .. } => self.descriptions.get(*index),
             NetlinkError::Socket(_) => None,
         };
-        let what = what.map_or("transaction".to_owned(), |(what, name)| format!("{what} {name}").trim_end().to_owned());
+        let what = what
+            .map_or("transaction".to_owned(), |(what, name)| format!("{what} {name}").trim_end().to_owned());
         NftError::Refused { table: self.table, what, source }
     }
 

@@ -1,7 +1,7 @@
 //! What a rule is made of: loads into registers, tests, lookups, verdicts, address translation.
 
-use super::LIST_ELEMENT;
 use super::Family;
+use super::LIST_ELEMENT;
 use crate::net::wire::Writer;
 
 const EXPRESSION_NAME: u16 = 1;
@@ -107,26 +107,82 @@ pub enum Verdict {
 /// One step of a rule. A step that does not match ends the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expression {
-    Payload { base: PayloadBase, offset: u32, length: u32, to: Register },
-    Meta { key: MetaKey, to: Register },
-    SetMeta { key: MetaKey, from: Register },
-    Conntrack { key: ConntrackKey, direction: Option<Direction>, to: Register },
+    Payload {
+        base: PayloadBase,
+        offset: u32,
+        length: u32,
+        to: Register,
+    },
+    Meta {
+        key: MetaKey,
+        to: Register,
+    },
+    SetMeta {
+        key: MetaKey,
+        from: Register,
+    },
+    Conntrack {
+        key: ConntrackKey,
+        direction: Option<Direction>,
+        to: Register,
+    },
     /// About the packet's destination (or source) address.
-    Fib { source: bool, result: FibResult, to: Register },
-    Load { to: Register, value: Vec<u8> },
+    Fib {
+        source: bool,
+        result: FibResult,
+        to: Register,
+    },
+    Load {
+        to: Register,
+        value: Vec<u8>,
+    },
     /// A number below `modulus`, in host order.
-    Random { modulus: u32, to: Register },
-    Compare { register: Register, comparison: Comparison, value: Vec<u8> },
-    Bitwise { from: Register, to: Register, mask: Vec<u8>, xor: Vec<u8> },
+    Random {
+        modulus: u32,
+        to: Register,
+    },
+    Compare {
+        register: Register,
+        comparison: Comparison,
+        value: Vec<u8>,
+    },
+    Bitwise {
+        from: Register,
+        to: Register,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
     /// Membership in a set.
-    Contains { set: String, key: Register, invert: bool },
+    Contains {
+        set: String,
+        key: Register,
+        invert: bool,
+    },
     /// A map's value.
-    Map { set: String, key: Register, to: Register },
+    Map {
+        set: String,
+        key: Register,
+        to: Register,
+    },
     /// A verdict map's verdict.
-    VerdictMap { set: String, key: Register },
+    VerdictMap {
+        set: String,
+        key: Register,
+    },
     /// Adds (or refreshes) or removes an element as packets pass.
-    Dynamic { set: String, operation: Dynamic, key: Register, value: Option<Register>, timeout_ms: u64 },
-    Nat { kind: NatKind, family: Family, address: Register, port: Option<Register> },
+    Dynamic {
+        set: String,
+        operation: Dynamic,
+        key: Register,
+        value: Option<Register>,
+        timeout_ms: u64,
+    },
+    Nat {
+        kind: NatKind,
+        family: Family,
+        address: Register,
+        port: Option<Register>,
+    },
     /// Source translation to the outgoing interface's address, with random ports.
     Masquerade,
     Reject(Reject),

@@ -10,8 +10,8 @@ mod set;
 
 pub use batch::{Batch, Chain, Hook, HookKind, NftError, delete_table, table_exists, tables};
 pub use expression::{
-    Comparison, ConntrackKey, Direction, Dynamic, Expression, FibResult, MetaKey, NatKind, PayloadBase, Register, Reject,
-    Verdict,
+    Comparison, ConntrackKey, Direction, Dynamic, Expression, FibResult, MetaKey, NatKind, PayloadBase,
+    Register, Reject, Verdict,
 };
 pub use set::{Element, Set, SetKind, Type, Value, key, set_elements};
 

@@ -96,7 +96,13 @@ pub struct Set {
 
 impl Set {
     pub fn members(name: &str, key: &[Type]) -> Self {
-        Self { name: name.to_owned(), key: key.to_vec(), kind: SetKind::Members, interval: false, dynamic: false }
+        Self {
+            name: name.to_owned(),
+            key: key.to_vec(),
+            kind: SetKind::Members,
+            interval: false,
+            dynamic: false,
+        }
     }
 
     pub fn map(name: &str, key: &[Type], value: &[Type]) -> Self {
@@ -225,7 +231,13 @@ impl Element {
 }
 
 /// Writes as many elements as fit one message and returns how many those were.
-pub(super) fn write_elements(message: &mut Writer, table: &str, set: &Set, elements: &[Element], delete: bool) -> usize {
+pub(super) fn write_elements(
+    message: &mut Writer,
+    table: &str,
+    set: &Set,
+    elements: &[Element],
+    delete: bool,
+) -> usize {
     message.text(1, table);
     message.text(2, &set.name);
     let mut written = 0;
