@@ -1,1 +1,25 @@
-//! Not yet written.
+//! The API server: one request pipeline for every kind, the watch cache, HTTPS, discovery.
+//!
+//! It is the only crate that talks to the store. It names no kind outside of `computed`, `connect` and `bootstrap`.
+
+pub mod bootstrap;
+mod cache;
+pub mod computed;
+pub mod config;
+pub mod connect;
+mod core;
+mod discovery;
+mod fairness;
+mod http;
+mod metrics;
+mod pipeline;
+mod request;
+mod selection;
+mod server;
+mod transport;
+
+pub use config::{ClusterFacts, Config, Facts, IssuedToken, Issuer, NoIssuer, ReviewedToken, TokenClaims};
+pub use connect::{Connection, Dialer, TcpDialer};
+pub use core::Core;
+pub use discovery::health::Check;
+pub use server::Server;

@@ -1,0 +1,47 @@
+//! Rows and subresources that are computed instead of stored: one file each, registered by name in [`Computations`].
+//!
+//! This folder (and `connect`) is the only place of the API server that knows kinds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use client::{Target, WriteOptions};
+use machinery::Status;
+use serde_json::Value;
+
+use crate::core::Core;
+use crate::pipeline::Call;
+
+/// A `create` that stores nothing under its own name: it answers a question or changes something else.
+#[async_trait]
+pub trait Computation: Send + Sync {
+    /// Computes the answer; `body` is decoded, checked and defaulted.
+    async fn compute(&self, core: &Arc<Core>, call: &Call, body: Value, options: &WriteOptions)
+    -> Result<Value, Status>;
+}
+
+/// Computations by group, resource and subresource.
+#[derive(Default)]
+pub struct Computations {
+    by_name: BTreeMap<(&'static str, &'static str, &'static str), Arc<dyn Computation>>,
+}
+
+impl Computations {
+    /// Registers a computation.
+    pub fn register(
+        &mut self,
+        group: &'static str,
+        resource: &'static str,
+        subresource: &'static str,
+        computation: impl Computation + 'static,
+    ) {
+        self.by_name.insert((group, resource, subresource), Arc::new(computation));
+    }
+
+    /// The computation of a target, if it is one.
+    pub fn find(&self, target: &Target) -> Option<Arc<dyn Computation>> {
+        let key = (target.group.as_str(), target.resource.as_str(), target.subresource.as_str());
+        self.by_name.get(&key).cloned()
+    }
+}

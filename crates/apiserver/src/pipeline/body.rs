@@ -1,0 +1,99 @@
+//! From a body to a checked, pruned and defaulted value of the row's kind.
+
+use client::WriteOptions;
+use machinery::{FieldError, Status, decode};
+use serde_json::Value;
+
+use super::Call;
+use crate::core::Core;
+
+/// What a strict check found in a body before it became a value: duplicate fields.
+pub type Problems = Vec<String>;
+
+impl Core {
+    /// Checks apiVersion and kind, prunes and reports unknown fields, fills in defaults, converts to the stored
+    /// version.
+    pub(super) fn accept(
+        &self,
+        call: &Call,
+        mut value: Value,
+        problems: Problems,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        let row = &call.row;
+        check_kind(&mut value, &row.api_version(), &row.kind)?;
+        self.check_schema(call, &row.schema, &mut value, problems, options)?;
+        self.default(call, &mut value);
+        Ok(value)
+    }
+
+    /// Prunes what the schema does not know; what was found is ignored, a warning or an error, as asked.
+    pub(super) fn check_schema(
+        &self,
+        call: &Call,
+        schema: &str,
+        value: &mut Value,
+        mut problems: Problems,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        let report = decode::check_types(&self.schema, schema, value);
+        problems.extend(report.unknown.iter().map(|path| format!("unknown field {path:?}")));
+        if let Some(first) = report.errors.first() {
+            return Err(wrong_type(call, first));
+        }
+        match options.field_validation.as_str() {
+            "Ignore" => {}
+            "Strict" if !problems.is_empty() => {
+                let kind = &call.row.kind;
+                let list = problems.join(", ");
+                return Err(Status::bad_request(format!(
+                    "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {list}",
+                    call.row.version
+                )));
+            }
+            _ => problems.into_iter().for_each(|problem| call.warn(problem)),
+        }
+        Ok(())
+    }
+
+    /// The schema's defaults, then, in the stored version, those that depend on other fields.
+    pub(super) fn default(&self, call: &Call, value: &mut Value) {
+        decode::default_fields(&self.schema, &call.row.schema, value);
+        super::to_storage(&call.row, value);
+        call.row.strategy.default(value);
+    }
+}
+
+fn wrong_type(call: &Call, error: &FieldError) -> Status {
+    let kind = &call.row.kind;
+    Status::bad_request(format!(
+        "{kind} in version {:?} cannot be handled as a {kind}: {error}",
+        call.row.version
+    ))
+}
+
+/// Absent type information is taken from the request; other than the request's is refused.
+pub fn check_kind(value: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    let Some(object) = value.as_object_mut() else {
+        return Err(Status::bad_request(format!(
+            "the body of the request is not a {kind}: json: cannot unmarshal into Go value of type object"
+        )));
+    };
+    let given = |object: &serde_json::Map<String, Value>, field: &str| {
+        object.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let (given_version, given_kind) = (given(object, "apiVersion"), given(object, "kind"));
+    if !given_version.is_empty() && given_version != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    if !given_kind.is_empty() && given_kind != kind {
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({given_kind}) does not match the expected kind ({kind})"
+        )));
+    }
+    object.insert("apiVersion".to_owned(), Value::String(api_version.to_owned()));
+    object.insert("kind".to_owned(), Value::String(kind.to_owned()));
+    Ok(())
+}

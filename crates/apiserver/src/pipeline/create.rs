@@ -1,0 +1,140 @@
+//! create: of an object, of a collection's new member by generated name, through a computed row.
+
+use std::sync::Arc;
+
+use client::WriteOptions;
+use machinery::{Object, Status, object};
+use serde_json::{Value, json};
+use store::{Compare, Op, Outcome};
+
+use super::admit::Change;
+use super::body::Problems;
+use super::{Call, meta};
+use crate::cache::store_status;
+use crate::core::Core;
+
+/// How often a generated name that is taken is drawn again, as upstream.
+const GENERATE_TRIES: usize = 8;
+const SUFFIX_LENGTH: usize = 5;
+
+impl Core {
+    /// Creates an object, or asks a computed row.
+    pub async fn create(
+        self: &Arc<Self>,
+        call: &Call,
+        body: Value,
+        problems: Problems,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
+        if let Some(computation) = self.computations.find(&call.target) {
+            return self.compute(call, computation, body, problems, options).await;
+        }
+        let mut value = self.accept(call, body, problems, options)?;
+        meta::match_namespace(&call.row, &mut value, &call.target.namespace)?;
+        self.create_accepted(call, value, options).await
+    }
+
+    /// Creates from a value that was decoded and defaulted, in the stored version.
+    pub(super) async fn create_accepted(
+        &self,
+        call: &Call,
+        value: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
+        let base = meta::text(&value, "generateName").to_owned();
+        let generates = meta::text(&value, "name").is_empty() && !base.is_empty();
+        let tries = if generates { GENERATE_TRIES } else { 1 };
+        let mut taken = None;
+        for _ in 0..tries {
+            let mut value = value.clone();
+            if generates {
+                let name = meta::generated(&base, &self.env.name_suffix(SUFFIX_LENGTH));
+                meta::metadata(&mut value).insert("name".to_owned(), json!(name));
+            }
+            match self.create_named(call, value, options).await {
+                Err(status) if generates && status.is_already_exists() => taken = Some(status),
+                other => return other.map(|object| self.present(&call.row, &object)),
+            }
+        }
+        Err(taken.unwrap_or_else(|| Status::internal("no name was tried")))
+    }
+
+    async fn create_named(
+        &self,
+        call: &Call,
+        mut value: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
+        let name = meta::text(&value, "name").to_owned();
+        let dry_run = options.dry_run;
+        meta::fill_system_fields(&mut value, self.env.uuid(), self.env.now());
+        let result = match self.judge_create(call, &name, &mut value, options).await {
+            Ok(()) if dry_run => self.pretend_create(call, &name, &value).await,
+            Ok(()) => self.store_new(call, &name, &value).await,
+            Err(refused) => Err(refused),
+        };
+        let change = Change { name: &name, new: Some(&mut value), old: None, dry_run };
+        self.finish(call, change, result.is_ok());
+        result
+    }
+
+    /// Everything between defaulting and storing.
+    async fn judge_create(
+        &self,
+        call: &Call,
+        name: &str,
+        value: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        let dry_run = options.dry_run;
+        self.mutate(call, Change { name, new: Some(value), old: None, dry_run }).await?;
+        self.prepare_create(call, value);
+        self.track(call, value, None, options);
+        self.check_create(call, name, value)?;
+        self.validate(call, Change { name, new: Some(value), old: None, dry_run }).await
+    }
+
+    async fn pretend_create(&self, call: &Call, name: &str, value: &Value) -> Result<Arc<Object>, Status> {
+        self.cache.settle().await?;
+        match self.cache.collection(&call.row.storage_prefix)?.get(&call.key(name)) {
+            Some(_) => Err(self.already_exists(call, name)),
+            None => Object::from_value(value, 0).map(Arc::new).map_err(Status::internal),
+        }
+    }
+
+    async fn store_new(&self, call: &Call, name: &str, value: &Value) -> Result<Arc<Object>, Status> {
+        let body = object::encode(value);
+        let key: Arc<str> = call.key(name).into();
+        let compare = vec![Compare { key: key.clone(), mod_revision: 0 }];
+        let ops = vec![Op::Put { key, value: body.clone(), lease: None }];
+        match self.cache.store().txn(compare, ops).await.map_err(|error| store_status(&error))? {
+            Outcome::Committed(revision) => {
+                Object::from_stored(body, revision).map(Arc::new).map_err(Status::internal)
+            }
+            Outcome::Mismatch(_) => Err(self.already_exists(call, name)),
+        }
+    }
+
+    fn already_exists(&self, call: &Call, name: &str) -> Status {
+        Status::already_exists(&call.row.group, &call.row.resource, name)
+    }
+
+    fn prepare_create(&self, call: &Call, value: &mut Value) {
+        let strategy = &call.row.strategy;
+        strategy.prepare_create(&self.context(call), value);
+        if strategy.has_generation() {
+            meta::metadata(value).insert("generation".to_owned(), json!(1));
+        }
+    }
+
+    fn check_create(&self, call: &Call, name: &str, value: &Value) -> Result<(), Status> {
+        let row = &call.row;
+        let mut errors = meta::validate(row, value);
+        errors.extend(row.strategy.validate_create(value));
+        if !errors.is_empty() {
+            return Err(Status::invalid(&row.group, &row.kind, name, &errors));
+        }
+        row.strategy.warnings(value, None).into_iter().for_each(|warning| call.warn(warning));
+        Ok(())
+    }
+}
