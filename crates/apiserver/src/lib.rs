@@ -4,6 +4,7 @@
 
 pub mod bootstrap;
 mod cache;
+mod codec;
 pub mod computed;
 pub mod config;
 pub mod connect;

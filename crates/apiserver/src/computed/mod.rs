@@ -45,3 +45,8 @@ impl Computations {
         self.by_name.get(&key).cloned()
     }
 }
+
+/// The computations of the built-in rows.
+pub fn builtin() -> Computations {
+    Computations::default()
+}

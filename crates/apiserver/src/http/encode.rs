@@ -5,7 +5,7 @@ use client::ObjectList;
 use env::jiff::Timestamp;
 use http::{HeaderMap, Response, header};
 use machinery::schema::Schema;
-use machinery::{Object, Status, protobuf, yaml};
+use machinery::{Object, Status};
 use resources::Resource;
 use serde_json::{Value, json};
 
@@ -117,13 +117,7 @@ pub fn object_protobuf(schema: &Schema, object: &Object) -> Result<Bytes, Status
 
 /// A value in a media type.
 pub fn value_bytes(schema: &Schema, media: Media, value: &Value, pretty: bool) -> Result<Vec<u8>, Status> {
-    match media {
-        Media::Json if pretty => serde_json::to_vec_pretty(value).map_err(Status::internal),
-        Media::Json => serde_json::to_vec(value).map_err(Status::internal),
-        Media::Yaml => yaml::encode(value).map(String::into_bytes).map_err(Status::internal),
-        Media::Protobuf => protobuf::encode(schema, value)
-            .map_err(|_no_protobuf_form| Status::not_acceptable(&["application/json", "application/yaml"])),
-    }
+    crate::codec::encode(schema, media, value, pretty)
 }
 
 /// A status as an answer.

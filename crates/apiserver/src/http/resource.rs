@@ -6,7 +6,7 @@ use bytes::Bytes;
 use client::{DeleteOptions, Deleted, Patch, Target};
 use http::{HeaderValue, Response, header};
 use machinery::status::Details;
-use machinery::{Object, Status, decode, protobuf, yaml};
+use machinery::{Object, Status};
 use serde_json::Value;
 
 use super::body::Body;
@@ -15,6 +15,7 @@ use super::negotiate::{Media, negotiate};
 use super::service::{Incoming, RequestBody};
 use super::table::Include;
 use super::watch_body::{self, WatchForm};
+use crate::codec;
 use crate::connect;
 use crate::core::Core;
 use crate::pipeline::{Call, Caller, Selectors};
@@ -72,12 +73,12 @@ async fn act(
         "list" => form.list(&call.row, &core.list(call, &request.query.list_options()).await?),
         "create" => {
             let options = request.query.write_options(&call.caller.agent)?;
-            let (value, problems) = decode_body(core, call, request, &body)?;
+            let (value, problems) = decode_body(core, request, &body)?;
             created(form, call, &*core.create(call, value, problems, &options).await?)
         }
         "update" => {
             let options = request.query.write_options(&call.caller.agent)?;
-            let (value, problems) = decode_body(core, call, request, &body)?;
+            let (value, problems) = decode_body(core, request, &body)?;
             form.object(200, &call.row, &*core.update(call, value, problems, &options).await?)
         }
         "patch" => patched(core, call, request, &body, form).await,
@@ -108,7 +109,7 @@ async fn patched(
     form: &Form<'_>,
 ) -> Result<Response<Body>, Status> {
     let options = request.query.write_options(&call.caller.agent)?;
-    let (patch, problems) = decode_patch(request, body)?;
+    let (patch, problems) = decode_patch(core, request, body)?;
     let is_apply = matches!(patch, Patch::Apply(_));
     if is_apply && request.query.get("fieldManager").is_empty() {
         let message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
@@ -136,12 +137,7 @@ fn deleted_answer(form: &Form<'_>, call: &Call, deleted: Deleted) -> Result<Resp
 }
 
 /// The body as a value, with the duplicate fields that strict validation reports.
-fn decode_body(
-    core: &Core,
-    _call: &Call,
-    request: &Incoming,
-    body: &[u8],
-) -> Result<(Value, Vec<String>), Status> {
+fn decode_body(core: &Core, request: &Incoming, body: &[u8]) -> Result<(Value, Vec<String>), Status> {
     if body.is_empty() {
         return Err(Status::bad_request("the body of the request was empty"));
     }
@@ -149,27 +145,11 @@ fn decode_body(
 }
 
 fn decode_media(core: &Core, media: Media, body: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    match media {
-        Media::Json => {
-            let decoded = decode::json(body).map_err(|error| malformed(&error))?;
-            Ok((decoded.value, decoded.duplicates))
-        }
-        Media::Yaml => {
-            let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
-            let decoded = yaml::decode(text).map_err(|error| malformed(&error))?;
-            Ok((decoded.value, decoded.duplicates))
-        }
-        Media::Protobuf => {
-            protobuf::decode(&core.schema, body).map(|value| (value, Vec::new())).map_err(|error| malformed(&error))
-        }
-    }
+    let decoded = codec::decode(core.schema, media, body)?;
+    Ok((decoded.value, decoded.duplicate_fields))
 }
 
-fn malformed(error: &dyn std::fmt::Display) -> Status {
-    Status::bad_request(format!("the object provided is unrecognized (must be of type Status or have valid kind information): {error}"))
-}
-
-fn decode_patch(request: &Incoming, body: &[u8]) -> Result<(Patch, Vec<String>), Status> {
+fn decode_patch(core: &Core, request: &Incoming, body: &[u8]) -> Result<(Patch, Vec<String>), Status> {
     const SUPPORTED: [&str; 4] = [
         "application/json-patch+json",
         "application/merge-patch+json",
@@ -178,23 +158,16 @@ fn decode_patch(request: &Incoming, body: &[u8]) -> Result<(Patch, Vec<String>),
     ];
     let content_type = request.header(header::CONTENT_TYPE);
     let name = content_type.split(';').next().unwrap_or_default().trim();
-    let json = || decode::json(body).map(|decoded| (decoded.value, decoded.duplicates)).map_err(|error| malformed(&error));
+    let media = if name == SUPPORTED[3] { Media::Yaml } else { Media::Json };
+    if !SUPPORTED.contains(&name) {
+        return Err(Status::unsupported_media_type(&SUPPORTED));
+    }
+    let (value, duplicates) = decode_media(core, media, body)?;
     Ok(match name {
-        "application/json-patch+json" => (Patch::Json(json()?.0), Vec::new()),
-        "application/merge-patch+json" => {
-            let (value, duplicates) = json()?;
-            (Patch::Merge(value), duplicates)
-        }
-        "application/strategic-merge-patch+json" => {
-            let (value, duplicates) = json()?;
-            (Patch::StrategicMerge(value), duplicates)
-        }
-        "application/apply-patch+yaml" => {
-            let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
-            let decoded = yaml::decode(text).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-            (Patch::Apply(decoded.value), decoded.duplicates)
-        }
-        _ => return Err(Status::unsupported_media_type(&SUPPORTED)),
+        "application/json-patch+json" => (Patch::Json(value), Vec::new()),
+        "application/merge-patch+json" => (Patch::Merge(value), duplicates),
+        "application/strategic-merge-patch+json" => (Patch::StrategicMerge(value), duplicates),
+        _ => (Patch::Apply(value), duplicates),
     })
 }
 

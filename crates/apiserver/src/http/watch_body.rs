@@ -7,7 +7,7 @@ use futures::StreamExt;
 use http::{Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use machinery::{Object, Status, protobuf};
+use machinery::{Object, Status};
 use resources::Resource;
 use serde_json::{Value, json};
 
@@ -96,7 +96,7 @@ impl WatchForm {
         match self.accepted.shape {
             Shape::Object if self.encoding() == Encoding::Protobuf => {
                 match encode::object_protobuf(&self.core.schema, object) {
-                    Ok(raw) => frame(&protobuf::watch_event(kind, &raw)),
+                    Ok(raw) => frame(&crate::codec::protobuf_event(kind, &raw)),
                     Err(status) => self.error(&status),
                 }
             }
@@ -113,7 +113,7 @@ impl WatchForm {
     fn value_event(&self, kind: &str, value: &Value) -> Bytes {
         if self.encoding() == Encoding::Protobuf {
             if let Ok(raw) = encode::value_bytes(&self.core.schema, Media::Protobuf, value, false) {
-                return frame(&protobuf::watch_event(kind, &raw));
+                return frame(&crate::codec::protobuf_event(kind, &raw));
             }
         }
         let mut line = json!({"type": kind, "object": value}).to_string();

@@ -1,7 +1,8 @@
 //! From a body to a checked, pruned and defaulted value of the row's kind.
 
 use client::WriteOptions;
-use machinery::{FieldError, Status, decode};
+use machinery::schema::Node;
+use machinery::{Status, decode};
 use serde_json::Value;
 
 use super::Call;
@@ -36,20 +37,14 @@ impl Core {
         mut problems: Problems,
         options: &WriteOptions,
     ) -> Result<(), Status> {
-        let report = decode::check_types(&self.schema, schema, value);
-        problems.extend(report.unknown.iter().map(|path| format!("unknown field {path:?}")));
-        if let Some(first) = report.errors.first() {
-            return Err(wrong_type(call, first));
-        }
+        let row = &call.row;
+        let unknown = decode::check_types(self.schema, &Node::reference(schema), value)
+            .map_err(|error| error.status(&row.kind, &row.version))?;
+        problems.extend(unknown);
         match options.field_validation.as_str() {
             "Ignore" => {}
             "Strict" if !problems.is_empty() => {
-                let kind = &call.row.kind;
-                let list = problems.join(", ");
-                return Err(Status::bad_request(format!(
-                    "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {list}",
-                    call.row.version
-                )));
+                return Err(decode::strict_error(&row.kind, &row.version, &problems));
             }
             _ => problems.into_iter().for_each(|problem| call.warn(problem)),
         }
@@ -58,18 +53,17 @@ impl Core {
 
     /// The schema's defaults, then, in the stored version, those that depend on other fields.
     pub(super) fn default(&self, call: &Call, value: &mut Value) {
-        decode::default_fields(&self.schema, &call.row.schema, value);
+        self.fill(&call.row.schema, value);
         super::to_storage(&call.row, value);
         call.row.strategy.default(value);
     }
-}
 
-fn wrong_type(call: &Call, error: &FieldError) -> Status {
-    let kind = &call.row.kind;
-    Status::bad_request(format!(
-        "{kind} in version {:?} cannot be handled as a {kind}: {error}",
-        call.row.version
-    ))
+    /// The schema's defaults of a type, and the zero values that upstream always writes.
+    pub(super) fn fill(&self, schema: &str, value: &mut Value) {
+        let node = Node::reference(schema);
+        decode::default_fields(self.schema, &node, value);
+        decode::write_zero_fields(self.schema, &node, value);
+    }
 }
 
 /// Absent type information is taken from the request; other than the request's is refused.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use client::WriteOptions;
-use machinery::{Object, Status, decode};
+use machinery::{Object, Status};
 use serde_json::Value;
 
 use super::admit::Change;
@@ -24,7 +24,7 @@ impl Core {
         let (api_version, kind, schema) = self.subresource_type(call);
         check_kind(&mut body, &api_version, &kind)?;
         self.check_schema(call, &schema, &mut body, problems, options)?;
-        decode::default_fields(&self.schema, &schema, &mut body);
+        self.fill(&schema, &mut body);
         if call.row.is_namespaced() {
             meta::match_namespace(&call.row, &mut body, &call.target.namespace)?;
         }
