@@ -22,7 +22,7 @@ use store::{Store, StoreError};
 use tokio::sync::watch;
 
 pub use change::{Change, Delivery, Encoding, Entry, EventKind};
-pub use collection::{Collection, Snapshot};
+pub use collection::Collection;
 pub use watcher::{Item, Manner, Start, WatchSource};
 
 /// How long a read waits for the cache to reach a revision, as upstream.
@@ -152,8 +152,11 @@ pub fn store_status(error: &StoreError) -> Status {
         }
         StoreError::Closed => Status::service_unavailable("the server is shutting down"),
         StoreError::Lagged => Status::too_many_requests("the store is overloaded", 1),
-        StoreError::NewerFormat { .. } | StoreError::Damaged(_) | StoreError::NoLease(_) | StoreError::Io { .. } => {
-            Status::internal(error)
-        }
+        StoreError::NewerFormat { .. }
+        | StoreError::Damaged(_)
+        | StoreError::InUse(_)
+        | StoreError::DuplicateKey(_)
+        | StoreError::NoLease(_)
+        | StoreError::Io { .. } => Status::internal(error),
     }
 }

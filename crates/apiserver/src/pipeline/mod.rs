@@ -27,8 +27,6 @@ use serde_json::Value;
 
 use crate::core::Core;
 
-pub use read::RevisionMatch;
-
 /// Who asks.
 #[derive(Clone, Debug)]
 pub struct Caller {
