@@ -65,18 +65,23 @@ async fn ensure_one(core: &Core, client: &Client, object: Value, existing: Exist
 
 /// Administrators take a default role out of the system's hands with this annotation.
 fn is_protected(present: &Value) -> bool {
-    present.pointer("/metadata/annotations/rbac.authorization.kubernetes.io~1autoupdate").is_some_and(|v| v == "false")
+    present
+        .pointer("/metadata/annotations/rbac.authorization.kubernetes.io~1autoupdate")
+        .is_some_and(|v| v == "false")
 }
 
 /// Whether `present` already says everything that `wanted` says.
 fn contains(present: &Value, wanted: &Value) -> bool {
     match (present, wanted) {
-        (Value::Object(present), Value::Object(wanted)) => wanted.iter().all(|(key, value)| match present.get(key) {
-            Some(own) => contains(own, value),
-            None => value.is_null() || value.as_array().is_some_and(Vec::is_empty),
-        }),
+        (Value::Object(present), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| match present.get(key) {
+                Some(own) => contains(own, value),
+                None => value.is_null() || value.as_array().is_some_and(Vec::is_empty),
+            })
+        }
         (Value::Array(present), Value::Array(wanted)) => {
-            present.len() == wanted.len() && present.iter().zip(wanted).all(|(own, value)| contains(own, value))
+            present.len() == wanted.len()
+                && present.iter().zip(wanted).all(|(own, value)| contains(own, value))
         }
         (present, wanted) => present == wanted,
     }
@@ -108,8 +113,18 @@ fn priority_classes() -> Vec<Value> {
     };
     let last_resort = "This priority should only be used for critical pods that must not be moved";
     vec![
-        class("system-node-critical", 2_000_001_000, &format!("Used for system critical pods that must not be moved from their current node. {last_resort}.")),
-        class("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            &format!(
+                "Used for system critical pods that must not be moved from their current node. {last_resort}."
+            ),
+        ),
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
     ]
 }
 
@@ -123,7 +138,9 @@ fn flow_control() -> Vec<Value> {
         }])
     };
     let mut catch_all_rules = everything("system:unauthenticated");
-    if let (Some(rules), Value::Array(more)) = (catch_all_rules.as_array_mut(), everything("system:authenticated")) {
+    if let (Some(rules), Value::Array(more)) =
+        (catch_all_rules.as_array_mut(), everything("system:authenticated"))
+    {
         rules.extend(more);
     }
     let schema = |name: &str, level: &str, precedence: i64, method: Value, rules: Value| {
@@ -133,12 +150,16 @@ fn flow_control() -> Vec<Value> {
         }
         json!({"apiVersion": VERSION, "kind": "FlowSchema", "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}, "spec": spec})
     };
-    let level = |name: &str, spec: Value| {
-        json!({"apiVersion": VERSION, "kind": "PriorityLevelConfiguration", "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}, "spec": spec})
-    };
+    let level = |name: &str, spec: Value| json!({"apiVersion": VERSION, "kind": "PriorityLevelConfiguration", "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}, "spec": spec});
     vec![
-        level("exempt", json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}})),
-        level("catch-all", json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"}}})),
+        level(
+            "exempt",
+            json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}}),
+        ),
+        level(
+            "catch-all",
+            json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"}}}),
+        ),
         schema("exempt", "exempt", 1, Value::Null, everything("system:masters")),
         schema("catch-all", "catch-all", 10_000, json!({"type": "ByUser"}), catch_all_rules),
     ]
@@ -148,8 +169,11 @@ fn flow_control() -> Vec<Value> {
 fn kubernetes_service(facts: &ClusterFacts) -> Vec<Value> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let addresses: Vec<String> = facts.service_addresses.iter().map(ToString::to_string).collect();
-    let families: Vec<&str> =
-        facts.service_addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+    let families: Vec<&str> = facts
+        .service_addresses
+        .iter()
+        .map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" })
+        .collect();
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},

@@ -1,9 +1,9 @@
 //! The codecs of `machinery` as the doors use them: bytes in, values out, and back, failures as `Status`.
 
 use bytes::Bytes;
+use machinery::Status;
 use machinery::decode::{Decoded, Limits, decode_json};
 use machinery::schema::Schema;
-use machinery::Status;
 use serde_json::Value;
 
 use crate::http::body::BODY_MAX;

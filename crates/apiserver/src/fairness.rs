@@ -48,11 +48,9 @@ impl Fairness {
             Class::ReadOnly => &self.reads,
             Class::Mutating => &self.writes,
         };
-        seats
-            .clone()
-            .try_acquire_owned()
-            .map(Some)
-            .map_err(|_full| Status::too_many_requests("too many requests, please try again later", RETRY_AFTER_S))
+        seats.clone().try_acquire_owned().map(Some).map_err(|_full| {
+            Status::too_many_requests("too many requests, please try again later", RETRY_AFTER_S)
+        })
     }
 
     /// How many places are taken: reads, writes.

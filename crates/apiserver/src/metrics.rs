@@ -30,7 +30,9 @@ struct Histogram {
 impl Metrics {
     /// Counts an answered request.
     pub fn observe(&self, verb: &str, resource: &str, code: u16, elapsed: Duration) {
-        let name = |full: bool| (if full { "other" } else { verb }.to_owned(), if full { "" } else { resource }.to_owned());
+        let name = |full: bool| {
+            (if full { "other" } else { verb }.to_owned(), if full { "" } else { resource }.to_owned())
+        };
         {
             let mut requests = self.requests.lock();
             let (verb, resource) = name(requests.len() >= SERIES_MAX);
@@ -59,7 +61,12 @@ impl Metrics {
     fn write_requests(&self, out: &mut String) {
         head(out, "apiserver_request_total", "counter", "Counter of apiserver requests.");
         for ((verb, resource, code), count) in &*self.requests.lock() {
-            line(out, format_args!("apiserver_request_total{{verb={verb:?},resource={resource:?},code=\"{code}\"}} {count}"));
+            line(
+                out,
+                format_args!(
+                    "apiserver_request_total{{verb={verb:?},resource={resource:?},code=\"{code}\"}} {count}"
+                ),
+            );
         }
     }
 
@@ -88,7 +95,10 @@ fn write_gauges(core: &Core, out: &mut String) {
     for (prefix, count) in core.cache.sizes() {
         if let Some(row) = table.rows().iter().find(|row| row.storage_prefix == prefix) {
             let (group, resource) = (&row.group, &row.resource);
-            line(out, format_args!("apiserver_resource_objects{{group={group:?},resource={resource:?}}} {count}"));
+            line(
+                out,
+                format_args!("apiserver_resource_objects{{group={group:?},resource={resource:?}}} {count}"),
+            );
         }
     }
 }

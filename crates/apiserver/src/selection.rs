@@ -18,7 +18,13 @@ pub struct Selection {
 
 impl Selection {
     /// Everything of a row in a namespace (empty: all), restricted by selectors in their query form.
-    pub fn parse(row: &Resource, namespace: &str, name: &str, labels: &str, fields: &str) -> Result<Self, Status> {
+    pub fn parse(
+        row: &Resource,
+        namespace: &str,
+        name: &str,
+        labels: &str,
+        fields: &str,
+    ) -> Result<Self, Status> {
         let labels = LabelSelector::parse(labels)
             .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
         let fields = FieldSelector::parse(fields)

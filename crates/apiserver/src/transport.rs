@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use auth::User;
 use bytes::Bytes;
 use client::{
-    DeleteOptions, Deleted, ListOptions, ObjectList, Patch, Target, Transport, WatchEvent, WatchOptions, WatchStream,
-    WriteOptions,
+    DeleteOptions, Deleted, ListOptions, ObjectList, Patch, Target, Transport, WatchEvent, WatchOptions,
+    WatchStream, WriteOptions,
 };
 use machinery::{Object, Status};
 use resources::Resource;
@@ -33,7 +33,13 @@ impl InProcess {
         self.core.authorize(&self.caller, verb, target, Selectors::default())
     }
 
-    fn selecting(&self, verb: &'static str, target: &Target, labels: &str, fields: &str) -> Result<Call, Status> {
+    fn selecting(
+        &self,
+        verb: &'static str,
+        target: &Target,
+        labels: &str,
+        fields: &str,
+    ) -> Result<Call, Status> {
         self.core.authorize(&self.caller, verb, target, Selectors { labels, fields })
     }
 
@@ -69,25 +75,41 @@ impl Transport for InProcess {
         let source = self.core.watch(&call, options).await?;
         let row = call.row.clone();
         let core = self.core.clone();
-        let stream = futures::stream::unfold((source, row, core), |(source, row, core)| next_event(source, row, core));
+        let stream =
+            futures::stream::unfold((source, row, core), |(source, row, core)| next_event(source, row, core));
         Ok(Box::pin(stream))
     }
 
-    async fn create(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
+    async fn create(
+        &self,
+        target: &Target,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
         let call = self.call("create", target)?;
         let result = self.core.create(&call, body, Vec::new(), &self.named_manager(options)).await;
         log_warnings(&call);
         result
     }
 
-    async fn update(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
+    async fn update(
+        &self,
+        target: &Target,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
         let call = self.call("update", target)?;
         let result = self.core.update(&call, body, Vec::new(), &self.named_manager(options)).await;
         log_warnings(&call);
         result
     }
 
-    async fn patch(&self, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Arc<Object>, Status> {
+    async fn patch(
+        &self,
+        target: &Target,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
         let call = self.call("patch", target)?;
         let result = self.core.patch(&call, patch, Vec::new(), &self.named_manager(options)).await;
         log_warnings(&call);
@@ -123,7 +145,9 @@ async fn next_event(
     loop {
         let event = match source.next().await? {
             Item::Initial(object) => WatchEvent::Added(core.present(&row, &object)),
-            Item::Bookmark { revision, initial_events_end } => WatchEvent::Bookmark { revision, initial_events_end },
+            Item::Bookmark { revision, initial_events_end } => {
+                WatchEvent::Bookmark { revision, initial_events_end }
+            }
             Item::Change(kind, delivery) => {
                 let Some(object) = delivery.change.object(kind) else { continue };
                 let object = core.present(&row, &object);

@@ -107,6 +107,14 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// What the first delete of an object that stays for now changes besides its metadata.
+    fn prepare_delete(&self, _context: &Context, _object: &mut Value) {}
+
+    /// Whether something other than `metadata.finalizers` keeps a deleted object (`spec.finalizers`).
+    fn holds_deletion(&self, _object: &Value) -> bool {
+        false
+    }
+
     /// Whether deletes orphan dependents when the caller does not say (`Orphan`), or collect them in the background.
     fn orphans_by_default(&self) -> bool {
         false

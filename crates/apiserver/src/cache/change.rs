@@ -46,7 +46,8 @@ impl Change {
                 let old = &self.old.as_ref()?.object;
                 let gone = self.gone.get_or_init(|| {
                     // The body was read once before, so it can be read again.
-                    Object::from_stored(old.stored().clone(), self.revision).map_or_else(|_| old.clone(), Arc::new)
+                    Object::from_stored(old.stored().clone(), self.revision)
+                        .map_or_else(|_| old.clone(), Arc::new)
                 });
                 Some(gone.clone())
             }

@@ -61,7 +61,8 @@ pub struct TooOld(pub u64);
 
 impl Collection {
     pub(super) fn new(prefix: String, strategy: Arc<dyn Strategy>, range: Range) -> Self {
-        let entries = range.items.into_iter().filter_map(|item| Some((item.key.clone(), entry(item)?))).collect();
+        let entries =
+            range.items.into_iter().filter_map(|item| Some((item.key.clone(), entry(item)?))).collect();
         let state = State {
             entries,
             history: VecDeque::new(),
@@ -114,7 +115,10 @@ impl Collection {
     }
 
     /// Registers a watcher for everything that comes, together with what it must be sent first: the present objects.
-    pub(super) fn subscribe(&self, selection: &Arc<Selection>) -> (Vec<Arc<Object>>, mpsc::Receiver<Message>) {
+    pub(super) fn subscribe(
+        &self,
+        selection: &Arc<Selection>,
+    ) -> (Vec<Arc<Object>>, mpsc::Receiver<Message>) {
         let objects = |state: &State| {
             let start = selection.key_prefix();
             let range = state.entries.range::<str, _>((Bound::Included(start), Bound::Unbounded));

@@ -110,7 +110,11 @@ impl Cache {
 
     /// How many objects each collection holds, by prefix.
     pub fn sizes(&self) -> Vec<(String, usize)> {
-        self.collections.load().iter().map(|(prefix, collection)| (prefix.clone(), collection.len())).collect()
+        self.collections
+            .load()
+            .iter()
+            .map(|(prefix, collection)| (prefix.clone(), collection.len()))
+            .collect()
     }
 
     fn collection_of_key(&self, key: &str) -> Option<Arc<Collection>> {
@@ -140,9 +144,9 @@ fn too_large(asked: u64, current: u64) -> Status {
 /// What a client is told when the store does not answer.
 pub fn store_status(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { oldest } => {
-            Status::expired(format!("The resourceVersion for the provided list is too old. (oldest kept: {oldest})"))
-        }
+        StoreError::Compacted { oldest } => Status::expired(format!(
+            "The resourceVersion for the provided list is too old. (oldest kept: {oldest})"
+        )),
         StoreError::Future { asked, current } => too_large(*asked, *current),
         StoreError::Full(_) => {
             let message = format!("{error}; free some space in the data directory, then try again");

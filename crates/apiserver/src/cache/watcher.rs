@@ -29,7 +29,10 @@ pub enum Item {
     /// An object that was there at the start.
     Initial(Arc<Object>),
     Change(EventKind, Arc<Delivery>),
-    Bookmark { revision: u64, initial_events_end: bool },
+    Bookmark {
+        revision: u64,
+        initial_events_end: bool,
+    },
 }
 
 /// A running watch.

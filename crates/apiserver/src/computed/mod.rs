@@ -17,8 +17,13 @@ use crate::pipeline::Call;
 #[async_trait]
 pub trait Computation: Send + Sync {
     /// Computes the answer; `body` is decoded, checked and defaulted.
-    async fn compute(&self, core: &Arc<Core>, call: &Call, body: Value, options: &WriteOptions)
-    -> Result<Value, Status>;
+    async fn compute(
+        &self,
+        core: &Arc<Core>,
+        call: &Call,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status>;
 }
 
 /// Computations by group, resource and subresource.

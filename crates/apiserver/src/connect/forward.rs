@@ -57,9 +57,11 @@ pub(super) async fn pass(
     };
     let mut outgoing = Request::new(body);
     *outgoing.method_mut() = method;
-    *outgoing.uri_mut() = destination.path_and_query.parse().map_err(|error| Status::bad_request(format!("{error}")))?;
+    *outgoing.uri_mut() =
+        destination.path_and_query.parse().map_err(|error| Status::bad_request(format!("{error}")))?;
     *outgoing.headers_mut() = passed_on(&headers, upgrade.is_some(), &destination);
-    let answer = sender.send_request(outgoing).await.map_err(|error| unreachable_status(&destination, &error))?;
+    let answer =
+        sender.send_request(outgoing).await.map_err(|error| unreachable_status(&destination, &error))?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(answer, upgrade, &core.shutdown);
     }
@@ -82,7 +84,8 @@ async fn connect(core: &Arc<Core>, destination: &Destination) -> Result<SendRequ
             Box::new(connector.connect(name, stream).await.map_err(|error| failed(&error))?)
         }
     };
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     // Ends with the answer or the upgraded connection.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
@@ -100,7 +103,9 @@ fn unreachable_status(destination: &Destination, error: &dyn std::fmt::Display) 
 fn passed_on(headers: &HeaderMap, upgrades: bool, destination: &Destination) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for (name, value) in headers {
-        let private = *name == header::AUTHORIZATION || *name == header::HOST || name.as_str().starts_with("impersonate-");
+        let private = *name == header::AUTHORIZATION
+            || *name == header::HOST
+            || name.as_str().starts_with("impersonate-");
         let hop = [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING, header::TE].contains(name);
         let keeps_alive = name.as_str() == "keep-alive" || name.as_str() == "proxy-connection";
         if private || keeps_alive || (hop && !upgrades) || *name == header::SEC_WEBSOCKET_PROTOCOL {
@@ -119,7 +124,8 @@ fn passed_on(headers: &HeaderMap, upgrades: bool, destination: &Destination) -> 
 
 /// The offered protocols without the caller's token.
 fn websocket_protocols(headers: &HeaderMap) -> Option<http::HeaderValue> {
-    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let offered =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let kept: Vec<_> = offered
         .flat_map(|value| value.split(','))
         .map(str::trim)
@@ -169,7 +175,8 @@ fn relayed(answer: Response<Answer>) -> Response<Body> {
 async fn as_status(answer: Response<Answer>, resource: &str, name: &str) -> Status {
     let code = answer.status().as_u16();
     let text = Limited::new(answer.into_body(), ERROR_MAX).collect().await;
-    let text = text.map(|text| String::from_utf8_lossy(&text.to_bytes()).trim().to_owned()).unwrap_or_default();
+    let text =
+        text.map(|text| String::from_utf8_lossy(&text.to_bytes()).trim().to_owned()).unwrap_or_default();
     match code {
         400 => Status::bad_request(text),
         404 => {

@@ -27,7 +27,16 @@ pub(super) async fn log(core: &Arc<Core>, call: &Call, request: Incoming) -> Res
         // Not scheduled yet: there is nothing to read, and that is no error.
         return Ok(crate::http::body::response(200, "text/plain", Vec::new()));
     }
-    let kept = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
+    let kept = [
+        "follow",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "timestamps",
+        "tailLines",
+        "limitBytes",
+        "stream",
+    ];
     let query: Vec<String> = kept
         .into_iter()
         .filter(|name| request.query.has(name))
@@ -35,7 +44,13 @@ pub(super) async fn log(core: &Arc<Core>, call: &Call, request: Incoming) -> Res
         .collect();
     let path = format!("/containerLogs/{}/{}/{container}", call.target.namespace, call.target.name);
     let destination = destination(core, call, &node, path, &query.join("&")).await?;
-    forward::pass(core, destination, request, ErrorStyle::Status { resource: "pods/log", name: &call.target.name }).await
+    forward::pass(
+        core,
+        destination,
+        request,
+        ErrorStyle::Status { resource: "pods/log", name: &call.target.name },
+    )
+    .await
 }
 
 /// `exec` and `attach`.
@@ -64,7 +79,11 @@ pub(super) async fn stream_into_container(
 }
 
 /// `portforward`.
-pub(super) async fn port_forward(core: &Arc<Core>, call: &Call, request: Incoming) -> Result<Response<Body>, Status> {
+pub(super) async fn port_forward(
+    core: &Arc<Core>,
+    call: &Call,
+    request: Incoming,
+) -> Result<Response<Body>, Status> {
     let pod = object(core, call, "", "pods", &call.target.namespace, &call.target.name).await?.value();
     let node = assigned_node(call, &pod)?;
     let query: Vec<String> = request
@@ -89,7 +108,9 @@ pub(super) async fn destination(
     let node = object(core, call, "", "nodes", "", node).await?.value();
     let address = kubelet_address(&node)?;
     let tls = core.connectors.kubelet_tls.clone().ok_or_else(|| {
-        Status::service_unavailable("this server has no client certificate for kubelets, so it cannot reach nodes")
+        Status::service_unavailable(
+            "this server has no client certificate for kubelets, so it cannot reach nodes",
+        )
     })?;
     let path_and_query = if query.is_empty() { path } else { format!("{path}?{query}") };
     Ok(Destination { address, tls: Some(tls), path_and_query })
@@ -97,7 +118,8 @@ pub(super) async fn destination(
 
 /// The node's address in the order that upstream prefers, and the port that its kubelet announces.
 pub(super) fn kubelet_address(node: &Value) -> Result<SocketAddr, Status> {
-    let addresses = node.pointer("/status/addresses").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let addresses =
+        node.pointer("/status/addresses").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let of_type = |kind: &str| {
         addresses
             .iter()
@@ -136,9 +158,13 @@ fn container(call: &Call, pod: &Value, asked: &str) -> Result<String, Status> {
     let name = call.target.name.as_str();
     let names = |field: &str| -> Vec<String> {
         let list = pod["spec"].get(field).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(|container| container["name"].as_str().map(str::to_owned)).collect()
+        list.into_iter()
+            .flatten()
+            .filter_map(|container| container["name"].as_str().map(str::to_owned))
+            .collect()
     };
-    let (plain, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (plain, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
     if !asked.is_empty() {
         let known = plain.iter().chain(&init).chain(&ephemeral).any(|own| own == asked);
         return if known {
@@ -151,8 +177,10 @@ fn container(call: &Call, pod: &Value, asked: &str) -> Result<String, Status> {
         [one] => Ok(one.clone()),
         [] => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
         many => {
-            let mut message =
-                format!("a container name must be specified for pod {name}, choose one of: [{}]", many.join(" "));
+            let mut message = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                many.join(" ")
+            );
             if !init.is_empty() {
                 message += &format!(" or one of the init containers: [{}]", init.join(" "));
             }
@@ -163,7 +191,9 @@ fn container(call: &Call, pod: &Value, asked: &str) -> Result<String, Status> {
 
 fn check_log_options(request: &Incoming) -> Result<(), Status> {
     let query = &request.query;
-    let invalid = |detail: String| Err(Status::failure(422, "Invalid", format!("PodLogOptions \"\" is invalid: {detail}")));
+    let invalid = |detail: String| {
+        Err(Status::failure(422, "Invalid", format!("PodLogOptions \"\" is invalid: {detail}")))
+    };
     for (name, least) in [("tailLines", 0_i64), ("sinceSeconds", 1), ("limitBytes", 1)] {
         let text = query.get(name);
         if text.is_empty() {
@@ -172,15 +202,22 @@ fn check_log_options(request: &Incoming) -> Result<(), Status> {
         match text.parse::<i64>() {
             Ok(number) if number >= least => {}
             Ok(number) => {
-                return invalid(format!("{name}: Invalid value: {number}: must be greater than or equal to {least}"));
+                return invalid(format!(
+                    "{name}: Invalid value: {number}: must be greater than or equal to {least}"
+                ));
             }
             Err(_not_a_number) => {
-                return Err(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")));
+                return Err(Status::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                )));
             }
         }
     }
     if query.has("sinceSeconds") && query.has("sinceTime") {
-        return invalid("sinceSeconds: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned());
+        return invalid(
+            "sinceSeconds: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"
+                .to_owned(),
+        );
     }
     Ok(())
 }

@@ -104,7 +104,14 @@ fn connect_options(call: &Call, request: &Incoming) -> Value {
 }
 
 /// An object that a connection needs to know, read on the server's own behalf.
-async fn object(core: &Core, call: &Call, group: &str, resource: &str, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+async fn object(
+    core: &Core,
+    call: &Call,
+    group: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Object>, Status> {
     let target = Target {
         group: group.to_owned(),
         version: "v1".to_owned(),

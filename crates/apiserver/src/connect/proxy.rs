@@ -23,7 +23,11 @@ struct Named {
     port: String,
 }
 
-pub(super) async fn answer(core: &Arc<Core>, call: &Call, request: Incoming) -> Result<Response<Body>, Status> {
+pub(super) async fn answer(
+    core: &Arc<Core>,
+    call: &Call,
+    request: Incoming,
+) -> Result<Response<Body>, Status> {
     if request.info.rest.is_empty() && matches!(request.method, Method::GET | Method::HEAD) {
         return Ok(redirect(&request));
     }
@@ -81,7 +85,8 @@ fn parse(text: &str) -> Result<Named, Status> {
 async fn node(core: &Arc<Core>, call: &Call, named: &Named, path: &str) -> Result<Destination, Status> {
     let mut destination = kubelet::destination(core, call, &named.name, path.to_owned(), "").await?;
     if !named.port.is_empty() {
-        let port = named.port.parse().map_err(|_| Status::bad_request(format!("invalid port {:?}", named.port)))?;
+        let port =
+            named.port.parse().map_err(|_| Status::bad_request(format!("invalid port {:?}", named.port)))?;
         if port != destination.address.port() {
             destination.address.set_port(port);
             destination.tls = tls(named);
@@ -103,23 +108,27 @@ async fn pod_address(core: &Arc<Core>, call: &Call, named: &Named) -> Result<Soc
         "" => ports().find_map(number).or(Some(if named.https { 443 } else { 80 })),
         text => text.parse().ok().or_else(|| ports().find(|port| port["name"] == text).and_then(number)),
     };
-    let port = port.ok_or_else(|| Status::service_unavailable(format!("no port {:?} found in pod {:?}", named.port, named.name)))?;
+    let port = port.ok_or_else(|| {
+        Status::service_unavailable(format!("no port {:?} found in pod {:?}", named.port, named.name))
+    })?;
     Ok(SocketAddr::new(ip, port))
 }
 
 async fn service_address(core: &Arc<Core>, call: &Call, named: &Named) -> Result<SocketAddr, Status> {
     let namespace = call.target.namespace.as_str();
     let service = object(core, call, "", "services", namespace, &named.name).await?.value();
-    let unavailable = || {
-        Status::service_unavailable(format!("no endpoints available for service {:?}", call.target.name))
-    };
+    let unavailable =
+        || Status::service_unavailable(format!("no endpoints available for service {:?}", call.target.name));
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
     let wanted = match named.port.as_str() {
         "" => ports.first(),
         text => ports.iter().find(|port| port["name"] == text || port["port"].to_string() == text),
     };
     let wanted = wanted.ok_or_else(|| {
-        Status::service_unavailable(format!("no service port {:?} found for service {:?}", named.port, named.name))
+        Status::service_unavailable(format!(
+            "no service port {:?} found for service {:?}",
+            named.port, named.name
+        ))
     })?;
     let port_name = wanted["name"].as_str().unwrap_or_default();
     let target = Target {
@@ -130,8 +139,10 @@ async fn service_address(core: &Arc<Core>, call: &Call, named: &Named) -> Result
         ..Target::default()
     };
     let slices = core.call_within(&call.caller, "list", target)?;
-    let options =
-        ListOptions { label_selector: format!("kubernetes.io/service-name={}", named.name), ..ListOptions::default() };
+    let options = ListOptions {
+        label_selector: format!("kubernetes.io/service-name={}", named.name),
+        ..ListOptions::default()
+    };
     let mut addresses = Vec::new();
     for slice in core.list(&slices, &options).await?.items {
         addresses.extend(slice_addresses(&slice.value(), port_name));

@@ -11,7 +11,8 @@ pub(super) fn document(table: &Table, legacy: bool) -> Value {
         .into_iter()
         .filter(|(group, _)| group.is_empty() == legacy)
         .map(|(group, versions)| {
-            let versions: Vec<Value> = versions.iter().map(|version| version_value(table, &group, version)).collect();
+            let versions: Vec<Value> =
+                versions.iter().map(|version| version_value(table, &group, version)).collect();
             let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
             json!({"metadata": metadata, "versions": versions})
         })
@@ -31,7 +32,8 @@ fn version_value(table: &Table, group: &str, version: &str) -> Value {
 }
 
 fn resource_value(row: &Resource) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut value = json!({
         "resource": row.resource,
         "responseKind": kind(&row.group, &row.version, &row.kind),

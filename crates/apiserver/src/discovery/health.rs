@@ -33,7 +33,12 @@ impl Health {
 }
 
 /// Answers `/livez`, `/livez/NAME` and the like.
-pub(super) fn answer(core: &Core, endpoint: &str, rest: &[&str], query: &Query) -> Result<Response<Body>, Status> {
+pub(super) fn answer(
+    core: &Core,
+    endpoint: &str,
+    rest: &[&str],
+    query: &Query,
+) -> Result<Response<Body>, Status> {
     let mut checks = core.health.of(endpoint);
     let excluded: Vec<&str> = query.all("exclude").collect();
     if let [first, ..] = rest {

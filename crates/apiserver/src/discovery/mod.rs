@@ -16,12 +16,16 @@ use sha2::{Digest, Sha256};
 use crate::core::Core;
 use crate::http::body::{self, Body, response};
 use crate::http::encode::value_bytes;
-use crate::http::negotiate::{Media, negotiate_discovery};
+use crate::http::negotiate::negotiate_discovery;
 use crate::http::service::Incoming;
 use crate::pipeline::Caller;
 
 /// Answers a request for a path that names no resource.
-pub async fn answer(core: &Arc<Core>, caller: &Arc<Caller>, request: &Incoming) -> Result<Response<Body>, Status> {
+pub async fn answer(
+    core: &Arc<Core>,
+    caller: &Arc<Caller>,
+    request: &Incoming,
+) -> Result<Response<Body>, Status> {
     let path = request.info.path.as_str();
     core.judge(&Attributes {
         user: caller.user.clone(),
@@ -30,7 +34,11 @@ pub async fn answer(core: &Arc<Core>, caller: &Arc<Caller>, request: &Incoming) 
         ..Attributes::default()
     })?;
     if !matches!(request.info.verb, "get" | "head") {
-        return Err(Status::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+        return Err(Status::failure(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
     }
     let trimmed = path.trim_matches('/');
     let segments: Vec<&str> = if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').collect() };
@@ -41,13 +49,19 @@ pub async fn answer(core: &Arc<Core>, caller: &Arc<Caller>, request: &Incoming) 
         ["apis"] => groups(core, request, false),
         ["api", version] => document(core, request, plain::resources(&core.table.load(), "", version)),
         ["apis", group] => document(core, request, plain::group(&core.table.load(), group)),
-        ["apis", group, version] => document(core, request, plain::resources(&core.table.load(), group, version)),
+        ["apis", group, version] => {
+            document(core, request, plain::resources(&core.table.load(), group, version))
+        }
         ["openapi", "v2"] => openapi::v2(core, request),
         ["openapi", "v3"] => openapi::index(core),
         ["openapi", "v3", rest @ ..] => openapi::v3(core, request, rest),
-        ["healthz" | "livez" | "readyz", rest @ ..] => health::answer(core, segments[0], rest, &request.query),
+        ["healthz" | "livez" | "readyz", rest @ ..] => {
+            health::answer(core, segments[0], rest, &request.query)
+        }
         ["metrics"] => Ok(metrics(core)),
-        [".well-known", "openid-configuration"] => issuer_document(core.issuer.configuration(), "application/json"),
+        [".well-known", "openid-configuration"] => {
+            issuer_document(core.issuer.configuration(), "application/json")
+        }
         ["openid", "v1", "jwks"] => issuer_document(core.issuer.keys(), "application/jwk-set+json"),
         _ => Err(Status::no_such_path()),
     }
@@ -133,9 +147,4 @@ fn issuer_document(document: Option<Value>, content_type: &str) -> Result<Respon
     let mut answer = response(200, content_type, bytes);
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     Ok(answer)
-}
-
-/// The media types that discovery writes besides JSON.
-pub(crate) const fn default_media() -> Media {
-    Media::Json
 }

@@ -64,7 +64,8 @@ pub(super) fn groups(table: &Table) -> Value {
 
 /// `/apis/GROUP`.
 pub(super) fn group(table: &Table, name: &str) -> Option<Value> {
-    let (group, versions) = group_versions(table).into_iter().find(|(group, _)| group == name && !name.is_empty())?;
+    let (group, versions) =
+        group_versions(table).into_iter().find(|(group, _)| group == name && !name.is_empty())?;
     let mut value = group_value(&group, &versions);
     value["kind"] = json!("APIGroup");
     value["apiVersion"] = json!("v1");
@@ -72,7 +73,8 @@ pub(super) fn group(table: &Table, name: &str) -> Option<Value> {
 }
 
 fn group_value(group: &str, versions: &[String]) -> Value {
-    let version = |version: &String| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let version =
+        |version: &String| json!({"groupVersion": format!("{group}/{version}"), "version": version});
     json!({
         "name": group,
         "versions": versions.iter().map(version).collect::<Vec<_>>(),
@@ -82,7 +84,8 @@ fn group_value(group: &str, versions: &[String]) -> Value {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
 pub(super) fn resources(table: &Table, group: &str, version: &str) -> Option<Value> {
-    let rows: Vec<_> = table.rows().iter().filter(|row| row.group == group && row.version == version).collect();
+    let rows: Vec<_> =
+        table.rows().iter().filter(|row| row.group == group && row.version == version).collect();
     let first = rows.first()?;
     let list: Vec<Value> = rows.iter().flat_map(|row| resource_values(row)).collect();
     Some(json!({
@@ -137,7 +140,16 @@ pub(super) fn paths(core: &Core) -> Value {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    let rest = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    let rest = [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(rest.map(str::to_owned));
     paths.sort();
     json!({"paths": paths})

@@ -28,7 +28,9 @@ pub fn response(code: u16, content_type: &str, bytes: impl Into<Bytes>) -> Respo
     if let Ok(value) = content_type.parse() {
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
     response
 }
 
@@ -40,7 +42,8 @@ pub async fn read(mut body: Incoming) -> Result<Bytes, Status> {
     }
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Status::bad_request(format!("the body could not be read: {error}")))?;
+        let frame =
+            frame.map_err(|error| Status::bad_request(format!("the body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if all.len() + data.len() > BODY_MAX {
             return Err(too_large());
@@ -56,7 +59,8 @@ pub fn compress(bytes: Vec<u8>, headers: &HeaderMap) -> (Vec<u8>, bool) {
         return (bytes, false);
     }
     use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::fast());
+    let mut encoder =
+        flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::fast());
     match encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
         Ok(small) => (small, true),
         // Writing to memory does not fail; if it does, the plain bytes are as good.

@@ -45,7 +45,8 @@ impl Form<'_> {
             (Shape::Object, Media::Json) if !self.pretty => concatenated(row, list),
             (Shape::Object, Media::Protobuf) => self.list_protobuf(row, list)?,
             (Shape::Object, _) => {
-                let value: Value = serde_json::from_slice(&concatenated(row, list)).map_err(Status::internal)?;
+                let value: Value =
+                    serde_json::from_slice(&concatenated(row, list)).map_err(Status::internal)?;
                 self.value(&value)?
             }
             (Shape::Partial, _) => {
@@ -100,13 +101,14 @@ impl Form<'_> {
 /// The protobuf form, made once per object.
 pub fn object_protobuf(schema: &Schema, object: &Object) -> Result<Bytes, Status> {
     let mut failed = None;
-    let bytes = object.protobuf(|object| match value_bytes(schema, Media::Protobuf, &object.value(), false) {
-        Ok(bytes) => bytes.into(),
-        Err(status) => {
-            failed = Some(status);
-            Bytes::new()
-        }
-    });
+    let bytes =
+        object.protobuf(|object| match value_bytes(schema, Media::Protobuf, &object.value(), false) {
+            Ok(bytes) => bytes.into(),
+            Err(status) => {
+                failed = Some(status);
+                Bytes::new()
+            }
+        });
     match failed {
         // The empty form stays with the object, so later readers must not take it for an answer.
         Some(status) => Err(status),

@@ -43,7 +43,9 @@ fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     match text(headers, "impersonate-user") {
         Some(name) => Ok(Some(User { name: name.to_owned(), uid, groups, extra })),
         None if groups.is_empty() && extra.is_empty() && uid.is_empty() => Ok(None),
-        None => Err(Status::internal("requested impersonation of groups, extras or a uid without impersonating a user")),
+        None => Err(Status::internal(
+            "requested impersonation of groups, extras or a uid without impersonating a user",
+        )),
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Accepted {
 }
 
 /// What error messages list.
-pub const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+pub const SUPPORTED: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 impl Media {
     /// The name in `Content-Type`.
@@ -138,7 +139,9 @@ mod tests {
 
     #[test]
     fn accept_headers() {
-        let show = |accept: &str| negotiate(accept).map(|a| format!("{:?} {:?}", a.media, a.shape)).map_err(|s| s.code);
+        let show = |accept: &str| {
+            negotiate(accept).map(|a| format!("{:?} {:?}", a.media, a.shape)).map_err(|s| s.code)
+        };
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let cases = [
             ("", Ok("Json Object")),

@@ -28,7 +28,8 @@ pub async fn answer(
     mut request: Incoming,
 ) -> Result<Response<Body>, Status> {
     let verb = request.info.verb;
-    let selectors = Selectors { labels: request.query.get("labelSelector"), fields: request.query.get("fieldSelector") };
+    let selectors =
+        Selectors { labels: request.query.get("labelSelector"), fields: request.query.get("fieldSelector") };
     let call = core.authorize(caller, verb, &target, selectors)?;
     if connect::is_connector(&target) {
         return connect::answer(core, &call, request).await;
@@ -176,8 +177,8 @@ fn delete_options(core: &Core, request: &Incoming, body: &[u8]) -> Result<Delete
     if !body.is_empty() {
         let media = Media::of_body(request.header(header::CONTENT_TYPE))?;
         let (value, _) = decode_media(core, media, body)?;
-        let mut options: DeleteOptions =
-            serde_json::from_value(value).map_err(|error| Status::bad_request(format!("invalid DeleteOptions: {error}")))?;
+        let mut options: DeleteOptions = serde_json::from_value(value)
+            .map_err(|error| Status::bad_request(format!("invalid DeleteOptions: {error}")))?;
         if request.query.dry_run && options.dry_run.is_empty() {
             options.dry_run.push("All".to_owned());
         }
@@ -186,7 +187,10 @@ fn delete_options(core: &Core, request: &Incoming, body: &[u8]) -> Result<Delete
     let query = &request.query;
     let grace = match query.get("gracePeriodSeconds") {
         "" => None,
-        text => Some(text.parse().map_err(|_| Status::bad_request(format!("gracePeriodSeconds: invalid value {text:?}")))?),
+        text => Some(
+            text.parse()
+                .map_err(|_| Status::bad_request(format!("gracePeriodSeconds: invalid value {text:?}")))?,
+        ),
     };
     let policy = match query.get("propagationPolicy") {
         "" => None,

@@ -56,25 +56,32 @@ impl Incoming {
 }
 
 /// Answers a request; every failure is a `Status`.
-pub async fn serve(core: Arc<Core>, peer: Peer, mut request: Request<hyper::body::Incoming>) -> Response<Body> {
+pub async fn serve(
+    core: Arc<Core>,
+    peer: Peer,
+    mut request: Request<hyper::body::Incoming>,
+) -> Response<Body> {
     let started = tokio::time::Instant::now();
     let accept = header_text(request.headers(), header::ACCEPT).to_owned();
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, stream) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    let info = RequestInfo::parse(&parts.method, parts.uri.path(), query.as_ref().unwrap_or(&Query::default()));
+    let info =
+        RequestInfo::parse(&parts.method, parts.uri.path(), query.as_ref().unwrap_or(&Query::default()));
     let label = Label::of(&info);
     let head = parts.method == Method::HEAD;
     let outcome = match query {
         Ok(query) => {
             let body = RequestBody::Stream(stream);
-            let incoming = Incoming { method: parts.method, headers: parts.headers, info, query, body, upgrade };
+            let incoming =
+                Incoming { method: parts.method, headers: parts.headers, info, query, body, upgrade };
             admitted(&core, &peer, incoming).await
         }
         Err(status) => Err(status),
     };
-    let mut response = outcome
-        .unwrap_or_else(|status| encode::status_response(&core.schema, negotiate::for_errors(&accept), &status));
+    let mut response = outcome.unwrap_or_else(|status| {
+        encode::status_response(&core.schema, negotiate::for_errors(&accept), &status)
+    });
     if head {
         *response.body_mut() = body::full(Bytes::new());
     }
@@ -108,7 +115,11 @@ async fn admitted(core: &Arc<Core>, peer: &Peer, request: Incoming) -> Result<Re
 }
 
 /// Answers the request of a caller who is known.
-pub async fn dispatch(core: &Arc<Core>, caller: &Arc<Caller>, request: Incoming) -> Result<Response<Body>, Status> {
+pub async fn dispatch(
+    core: &Arc<Core>,
+    caller: &Arc<Caller>,
+    request: Incoming,
+) -> Result<Response<Body>, Status> {
     match request.info.target().cloned() {
         Some(target) => resource::answer(core, caller, target, request).await,
         None => crate::discovery::answer(core, caller, &request).await,
@@ -119,7 +130,8 @@ async fn authenticate(core: &Core, peer: &Peer, headers: &HeaderMap) -> Result<U
     let bearer = header_text(headers, header::AUTHORIZATION);
     let bearer = bearer.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let from_websocket = auth::websocket_bearer(header_text(headers, header::SEC_WEBSOCKET_PROTOCOL));
-    let bearer = bearer.map(|(_, token)| token.trim().to_owned()).or(from_websocket).filter(|token| !token.is_empty());
+    let bearer =
+        bearer.map(|(_, token)| token.trim().to_owned()).or(from_websocket).filter(|token| !token.is_empty());
     let credentials = Credentials { peer_certificates: &peer.certificates, bearer: bearer.as_deref() };
     match core.authenticator.authenticate(&credentials).await {
         Ok(Some(user)) => Ok(user.authenticated()),

@@ -81,10 +81,13 @@ impl WatchForm {
             Item::Change(kind, delivery) => {
                 let object = delivery.change.object(*kind)?;
                 let shared = self.accepted.shape == Shape::Object && !self.row.is_converted();
-                let encode = || self.event(EventKind::name(*kind), &self.core.present(&self.row, &object), first);
+                let encode =
+                    || self.event(EventKind::name(*kind), &self.core.present(&self.row, &object), first);
                 Some(if shared { delivery.encoded(*kind, self.encoding(), encode) } else { encode() })
             }
-            Item::Bookmark { revision, initial_events_end } => Some(self.bookmark(*revision, *initial_events_end)),
+            Item::Bookmark { revision, initial_events_end } => {
+                Some(self.bookmark(*revision, *initial_events_end))
+            }
         }
     }
 
@@ -105,7 +108,10 @@ impl WatchForm {
             Shape::Table => {
                 let meta = json!({"resourceVersion": object.revision().to_string()});
                 let now = self.core.env.now();
-                self.value_event(kind, &table(&self.row, std::iter::once(object), meta, self.include, first, now))
+                self.value_event(
+                    kind,
+                    &table(&self.row, std::iter::once(object), meta, self.include, first, now),
+                )
             }
         }
     }
@@ -127,7 +133,9 @@ impl WatchForm {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }
         let object = match self.accepted.shape {
-            Shape::Object => json!({"kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata}),
+            Shape::Object => {
+                json!({"kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata})
+            }
             Shape::Partial => partial(&json!({"metadata": metadata})),
             // The row's object carries the annotation; clients read the revision from there, too.
             Shape::Table => {

@@ -41,6 +41,17 @@ impl Core {
         let unknown = decode::check_types(self.schema, &Node::reference(schema), value)
             .map_err(|error| error.status(&row.kind, &row.version))?;
         problems.extend(unknown);
+        self.report(call, problems, options)
+    }
+
+    /// What strict decoding found is ignored, told or refused, as asked.
+    pub(super) fn report(
+        &self,
+        call: &Call,
+        problems: Problems,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        let row = &call.row;
         match options.field_validation.as_str() {
             "Ignore" => {}
             "Strict" if !problems.is_empty() => {

@@ -31,7 +31,11 @@ impl Core {
         let (name, dry_run) = (call.target.name.clone(), options.dry_run);
         let mut admitted = body;
         let result = self.compute_admitted(call, &*computation, &mut admitted, options).await;
-        self.finish(call, Change { name: &name, new: Some(&mut admitted), old: None, dry_run }, result.is_ok());
+        self.finish(
+            call,
+            Change { name: &name, new: Some(&mut admitted), old: None, dry_run },
+            result.is_ok(),
+        );
         Object::from_wire(result?).map(Arc::new).map_err(Status::internal)
     }
 

@@ -9,7 +9,7 @@ use store::{Compare, Op, Outcome};
 
 use super::admit::Change;
 use super::body::Problems;
-use super::{Call, meta};
+use super::{Call, Write, meta};
 use crate::cache::store_status;
 use crate::core::Core;
 
@@ -31,7 +31,7 @@ impl Core {
         }
         let mut value = self.accept(call, body, problems, options)?;
         meta::match_namespace(&call.row, &mut value, &call.target.namespace)?;
-        self.create_accepted(call, value, options).await
+        self.create_accepted(call, value, Write::update(options)).await
     }
 
     /// Creates from a value that was decoded and defaulted, in the stored version.
@@ -39,7 +39,7 @@ impl Core {
         &self,
         call: &Call,
         value: Value,
-        options: &WriteOptions,
+        write: Write<'_>,
     ) -> Result<Arc<Object>, Status> {
         let base = meta::text(&value, "generateName").to_owned();
         let generates = meta::text(&value, "name").is_empty() && !base.is_empty();
@@ -51,7 +51,7 @@ impl Core {
                 let name = meta::generated(&base, &self.env.name_suffix(SUFFIX_LENGTH));
                 meta::metadata(&mut value).insert("name".to_owned(), json!(name));
             }
-            match self.create_named(call, value, options).await {
+            match self.create_named(call, value, write).await {
                 Err(status) if generates && status.is_already_exists() => taken = Some(status),
                 other => return other.map(|object| self.present(&call.row, &object)),
             }
@@ -63,12 +63,12 @@ impl Core {
         &self,
         call: &Call,
         mut value: Value,
-        options: &WriteOptions,
+        write: Write<'_>,
     ) -> Result<Arc<Object>, Status> {
         let name = meta::text(&value, "name").to_owned();
-        let dry_run = options.dry_run;
+        let dry_run = write.options.dry_run;
         meta::fill_system_fields(&mut value, self.env.uuid(), self.env.now());
-        let result = match self.judge_create(call, &name, &mut value, options).await {
+        let result = match self.judge_create(call, &name, &mut value, write).await {
             Ok(()) if dry_run => self.pretend_create(call, &name, &value).await,
             Ok(()) => self.store_new(call, &name, &value).await,
             Err(refused) => Err(refused),
@@ -84,12 +84,12 @@ impl Core {
         call: &Call,
         name: &str,
         value: &mut Value,
-        options: &WriteOptions,
+        write: Write<'_>,
     ) -> Result<(), Status> {
-        let dry_run = options.dry_run;
+        let dry_run = write.options.dry_run;
         self.mutate(call, Change { name, new: Some(value), old: None, dry_run }).await?;
         self.prepare_create(call, value);
-        self.track(call, value, None, options);
+        self.track(call, value, None, write);
         self.check_create(call, name, value)?;
         self.validate(call, Change { name, new: Some(value), old: None, dry_run }).await
     }

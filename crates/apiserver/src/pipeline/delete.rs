@@ -179,7 +179,9 @@ fn mark(value: &mut Value, now: Timestamp, grace_s: i64) {
 /// A second delete can only shorten the grace. Gives the grace that is left to wait.
 fn shorten(new: &mut Value, old: &Value, asked: Option<i64>) -> i64 {
     let pending = old.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
-    let Some(asked) = asked.map(|asked| asked.max(0)).filter(|asked| *asked < pending) else { return pending };
+    let Some(asked) = asked.map(|asked| asked.max(0)).filter(|asked| *asked < pending) else {
+        return pending;
+    };
     let planned: Option<Timestamp> = meta::text(old, "deletionTimestamp").parse().ok();
     let sooner = planned.and_then(|at| at.checked_sub(SignedDuration::from_secs(pending - asked)).ok());
     let metadata = meta::metadata(new);
@@ -216,9 +218,13 @@ fn is_dry(options: &DeleteOptions) -> bool {
 }
 
 fn check_options(options: &DeleteOptions) -> Result<(), Status> {
-    let invalid = |detail: &str| Err(Status::failure(422, "Invalid", format!("DeleteOptions.meta.k8s.io \"\" is invalid: {detail}")));
+    let invalid = |detail: &str| {
+        Err(Status::failure(422, "Invalid", format!("DeleteOptions.meta.k8s.io \"\" is invalid: {detail}")))
+    };
     if options.orphan_dependents.is_some() && options.propagation_policy.is_some() {
-        return invalid("propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set");
+        return invalid(
+            "propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set",
+        );
     }
     match options.dry_run.iter().find(|value| *value != "All") {
         Some(other) => invalid(&format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")),
@@ -230,7 +236,8 @@ fn check_preconditions(call: &Call, options: &DeleteOptions, old: &Object) -> Re
     let Some(preconditions) = &options.preconditions else { return Ok(()) };
     let name = call.target.name.as_str();
     let differs = |what: &str, asked: &str, found: &str| {
-        let detail = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}");
+        let detail =
+            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}");
         Err(call.conflict(name, &detail))
     };
     if let Some(uid) = preconditions.uid.as_deref().filter(|uid| *uid != old.meta().uid) {

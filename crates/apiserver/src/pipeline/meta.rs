@@ -61,7 +61,9 @@ pub fn match_name(value: &mut Value, name: &str) -> Result<(), Status> {
 /// What the system sets on create.
 pub fn fill_system_fields(value: &mut Value, uid: String, now: Timestamp) {
     let metadata = metadata(value);
-    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+    for field in
+        ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"]
+    {
         metadata.remove(field);
     }
     metadata.insert("uid".to_owned(), json!(uid));
@@ -77,8 +79,14 @@ pub fn generated(base: &str, suffix: &str) -> String {
 /// What no update can change is carried over from the old state.
 pub fn carry_over(new: &mut Value, old: &Value) {
     const CARRIED: [&str; 8] = [
-        "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "name",
-        "namespace", "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "name",
+        "namespace",
+        "resourceVersion",
     ];
     let empty = Map::new();
     let from = old.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
@@ -123,8 +131,10 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         return Vec::new();
     }
     let before = list_of_texts(old, "finalizers");
-    let added: Vec<_> =
-        list_of_texts(new, "finalizers").into_iter().filter(|finalizer| !before.contains(finalizer)).collect();
+    let added: Vec<_> = list_of_texts(new, "finalizers")
+        .into_iter()
+        .filter(|finalizer| !before.contains(finalizer))
+        .collect();
     if added.is_empty() {
         return Vec::new();
     }
@@ -142,7 +152,9 @@ pub fn list_of_texts(value: &Value, field: &str) -> Vec<String> {
 }
 
 fn labels(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let Some(labels) = metadata.and_then(|metadata| metadata.get("labels")).and_then(Value::as_object) else { return };
+    let Some(labels) = metadata.and_then(|metadata| metadata.get("labels")).and_then(Value::as_object) else {
+        return;
+    };
     for (key, value) in labels {
         if let Err(reason) = machinery::selector::validate_label_key(key) {
             errors.push(FieldError::invalid("metadata.labels", key, reason));

@@ -19,7 +19,7 @@ mod watch;
 use std::sync::Arc;
 
 use auth::{Attributes, User};
-use client::Target;
+use client::{Target, WriteOptions};
 use machinery::{Object, Status};
 use parking_lot::Mutex;
 use resources::{Context, Resource};
@@ -49,6 +49,20 @@ pub struct Call {
 pub struct Selectors<'a> {
     pub labels: &'a str,
     pub fields: &'a str,
+}
+
+/// A write on its way through the steps between defaulting and storing.
+#[derive(Clone, Copy)]
+struct Write<'a> {
+    options: &'a WriteOptions,
+    /// A server-side apply, which does its own bookkeeping of field owners.
+    applies: bool,
+}
+
+impl<'a> Write<'a> {
+    fn update(options: &'a WriteOptions) -> Self {
+        Self { options, applies: false }
+    }
 }
 
 impl Call {
@@ -118,7 +132,12 @@ impl Core {
     }
 
     /// A call on another row with the same caller, already allowed: for what a verb does on the caller's behalf.
-    pub fn call_within(&self, caller: &Arc<Caller>, verb: &'static str, target: Target) -> Result<Call, Status> {
+    pub fn call_within(
+        &self,
+        caller: &Arc<Caller>,
+        verb: &'static str,
+        target: Target,
+    ) -> Result<Call, Status> {
         let row = self.table.load().find(&target.group, &target.version, &target.resource).cloned();
         let row = row.ok_or_else(Status::no_such_path)?;
         Ok(Call { caller: caller.clone(), row, target, verb, warnings: Mutex::default() })

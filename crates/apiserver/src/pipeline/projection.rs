@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::body::{Problems, check_kind};
 use super::update::check_preconditions;
-use super::{Call, meta};
+use super::{Call, Write, meta};
 use crate::core::Core;
 
 impl Core {
@@ -48,7 +48,7 @@ impl Core {
         mutation: &(dyn Fn(&Object, &Value) -> Result<Value, Status> + Send + Sync),
     ) -> Result<Arc<Object>, Status> {
         let changed = self
-            .change(call, options, &|old| {
+            .change(call, Write::update(options), &|old| {
                 let view = mutation(old, &scale_of(call, old)?)?;
                 check_preconditions(call, &view, old)?;
                 let replicas = view.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);

@@ -33,14 +33,18 @@ impl RevisionMatch {
         if !options.continue_token.is_empty() {
             return match (version, matching) {
                 ("" | "0", "") => Ok(Self::Continue),
-                (_, "") => Err(Status::bad_request("specifying resource version is not allowed when using continue")),
+                (_, "") => {
+                    Err(Status::bad_request("specifying resource version is not allowed when using continue"))
+                }
                 _ => Err(invalid_match("resourceVersionMatch is forbidden when continue is provided")),
             };
         }
         if version.is_empty() {
             return match matching {
                 "" => Ok(Self::MostRecent),
-                _ => Err(invalid_match("resourceVersionMatch is forbidden unless resourceVersion is provided")),
+                _ => {
+                    Err(invalid_match("resourceVersionMatch is forbidden unless resourceVersion is provided"))
+                }
             };
         }
         let revision = parse_revision(version)?;
@@ -48,7 +52,9 @@ impl RevisionMatch {
             ("" | "NotOlderThan", 0) => Ok(Self::Any),
             ("", _) if options.limit > 0 => Ok(Self::Exact(revision)),
             ("" | "NotOlderThan", _) => Ok(Self::NotOlderThan(revision)),
-            ("Exact", 0) => Err(invalid_match("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")),
+            ("Exact", 0) => {
+                Err(invalid_match("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""))
+            }
             ("Exact", _) => Ok(Self::Exact(revision)),
             (other, _) => Err(Status::failure(
                 422,
@@ -63,11 +69,14 @@ impl RevisionMatch {
 
 /// A `resourceVersion` of a query.
 pub fn parse_revision(text: &str) -> Result<u64, Status> {
-    text.parse().map_err(|_not_a_number| Status::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number")))
+    text.parse().map_err(|_not_a_number| {
+        Status::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number"))
+    })
 }
 
 fn invalid_match(detail: &str) -> Status {
-    let message = format!("ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {detail}");
+    let message =
+        format!("ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {detail}");
     Status::failure(422, "Invalid", message)
 }
 
@@ -106,9 +115,10 @@ impl Core {
                 self.cache.wait(revision).await?;
                 self.list_present(call, &selection, options, self.cache.applied())?
             }
-            RevisionMatch::Exact(revision) => {
-                self.list_at(call, &selection, options, revision, "").await.map_err(|error| at_status(&error))?
-            }
+            RevisionMatch::Exact(revision) => self
+                .list_at(call, &selection, options, revision, "")
+                .await
+                .map_err(|error| at_status(&error))?,
             RevisionMatch::Continue => self.list_on(call, &selection, options).await?,
         };
         Ok(self.present_list(call, list))
@@ -142,7 +152,12 @@ impl Core {
     }
 
     /// The next page: from the cache while nothing changed since the first one, else from the store's history.
-    async fn list_on(&self, call: &Call, selection: &Selection, options: &ListOptions) -> Result<ObjectList, Status> {
+    async fn list_on(
+        &self,
+        call: &Call,
+        selection: &Selection,
+        options: &ListOptions,
+    ) -> Result<ObjectList, Status> {
         let token = ContinueToken::decode(&options.continue_token)?;
         let from = token.start(&call.row.storage_prefix);
         if !from.starts_with(selection.key_prefix()) {
@@ -167,7 +182,8 @@ impl Core {
         from: &str,
     ) -> Result<ObjectList, StoreError> {
         let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
-        let collection = self.cache.collection(&call.row.storage_prefix).map_err(|_no_storage| StoreError::Closed)?;
+        let collection =
+            self.cache.collection(&call.row.storage_prefix).map_err(|_no_storage| StoreError::Closed)?;
         let prefix = &call.row.storage_prefix;
         if self.cache.applied() >= revision {
             let page = collection.page(selection, from, limit);
@@ -176,7 +192,8 @@ impl Core {
                 return Ok(page_of(page.objects, revision, token, page.remaining, selection));
             }
         }
-        let (objects, next, remaining) = self.range_selected(&collection, selection, from, revision, limit).await?;
+        let (objects, next, remaining) =
+            self.range_selected(&collection, selection, from, revision, limit).await?;
         let token = next.map(|key| ContinueToken::new(Some(revision), prefix, &key).encode());
         Ok(page_of(objects, revision, token, remaining, selection))
     }
@@ -227,7 +244,9 @@ fn page_of(
 
 fn at_status(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+        StoreError::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
         other => store_status(other),
     }
 }

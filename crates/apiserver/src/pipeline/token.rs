@@ -30,11 +30,17 @@ impl ContinueToken {
     /// Reads a client's token.
     pub fn decode(text: &str) -> Result<Self, Status> {
         let invalid = |detail: &str| Status::bad_request(format!("continue key is not valid: {detail}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| invalid(&error.to_string()))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|error| invalid(&error.to_string()))?;
         let token: Self = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
         match token.version.as_str() {
-            VERSION if token.revision == 0 => Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
-            VERSION if token.start.is_empty() => Err(invalid("encoded start key empty (version meta.k8s.io/v1)")),
+            VERSION if token.revision == 0 => {
+                Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"))
+            }
+            VERSION if token.start.is_empty() => {
+                Err(invalid("encoded start key empty (version meta.k8s.io/v1)"))
+            }
             VERSION => Ok(token),
             _ => Err(invalid("server does not recognize this encoded version")),
         }
@@ -77,7 +83,10 @@ mod tests {
     fn tokens_survive_the_wire_and_garbage_is_refused() {
         let token = ContinueToken::new(Some(7), "/registry/pods/", "/registry/pods/a/b");
         let read = ContinueToken::decode(&token.encode()).unwrap();
-        assert_eq!((read.revision(), read.start("/registry/pods/")), (Some(7), "/registry/pods/a/b".to_owned()));
+        assert_eq!(
+            (read.revision(), read.start("/registry/pods/")),
+            (Some(7), "/registry/pods/a/b".to_owned())
+        );
         let lost = ContinueToken::decode(&token.expired().metadata.continue_token).unwrap();
         assert_eq!(lost.revision(), None);
         for garbage in ["x", "e30", "!!!", &URL_SAFE_NO_PAD.encode(r#"{"v":"v0","rv":1,"start":"a"}"#)] {

@@ -9,7 +9,7 @@ use store::{Compare, Op, Outcome};
 
 use super::admit::Change;
 use super::body::Problems;
-use super::{Call, meta};
+use super::{Call, Write, meta};
 use crate::cache::store_status;
 use crate::core::Core;
 
@@ -46,9 +46,9 @@ impl Core {
         meta::match_name(&mut value, &name)?;
         let creates = call.row.strategy.allows_create_on_update() && call.target.subresource.is_empty();
         if creates && meta::text(&value, "resourceVersion").is_empty() && self.newest(call).await?.is_none() {
-            return self.create_accepted(call, value, options).await;
+            return self.create_accepted(call, value, Write::update(options)).await;
         }
-        self.change(call, options, &|old| {
+        self.change(call, Write::update(options), &|old| {
             check_preconditions(call, &value, old)?;
             Ok(value.clone())
         })
@@ -59,7 +59,7 @@ impl Core {
     pub(super) async fn change(
         &self,
         call: &Call,
-        options: &WriteOptions,
+        write: Write<'_>,
         mutation: &Mutation<'_>,
     ) -> Result<Arc<Object>, Status> {
         let name = call.target.name.as_str();
@@ -67,7 +67,7 @@ impl Core {
         for _ in 0..TRIES {
             let old = present.ok_or_else(|| call.not_found(name))?;
             let new = mutation(&old)?;
-            match self.attempt(call, &old, new, options).await? {
+            match self.attempt(call, &old, new, write).await? {
                 Attempt::Done(object) => return Ok(self.present(&call.row, &object)),
                 Attempt::Raced(newer) => present = newer,
             }
@@ -80,11 +80,11 @@ impl Core {
         call: &Call,
         old: &Arc<Object>,
         mut new: Value,
-        options: &WriteOptions,
+        write: Write<'_>,
     ) -> Result<Attempt, Status> {
-        let (name, dry_run) = (call.target.name.as_str(), options.dry_run);
+        let (name, dry_run) = (call.target.name.as_str(), write.options.dry_run);
         let old_value = old.value();
-        let result = match self.judge_update(call, &mut new, &old_value, options).await {
+        let result = match self.judge_update(call, &mut new, &old_value, write).await {
             Ok(()) if new == old_value && !self.may_go(call, &new) => Ok(Attempt::Done(old.clone())),
             Ok(()) if dry_run => Object::from_value(&new, old.revision())
                 .map(|dry| Attempt::Done(Arc::new(dry)))
@@ -103,14 +103,14 @@ impl Core {
         call: &Call,
         new: &mut Value,
         old: &Value,
-        options: &WriteOptions,
+        write: Write<'_>,
     ) -> Result<(), Status> {
-        let (name, dry_run) = (call.target.name.as_str(), options.dry_run);
+        let (name, dry_run) = (call.target.name.as_str(), write.options.dry_run);
         meta::carry_over(new, old);
         self.mutate(call, Change { name, new: Some(new), old: Some(old), dry_run }).await?;
         meta::carry_over(new, old);
         self.prepare_update(call, new, old);
-        self.track(call, new, Some(old), options);
+        self.track(call, new, Some(old), write);
         self.check_update(call, new, old)?;
         self.validate(call, Change { name, new: Some(new), old: Some(old), dry_run }).await
     }
@@ -129,7 +129,8 @@ impl Core {
                 Ok(Attempt::Done(Arc::new(object)))
             }
             Outcome::Mismatch(present) => {
-                let present = present.and_then(|item| Object::from_stored(item.value, item.mod_revision).ok());
+                let present =
+                    present.and_then(|item| Object::from_stored(item.value, item.mod_revision).ok());
                 Ok(Attempt::Raced(present.map(Arc::new)))
             }
         }
@@ -195,7 +196,10 @@ pub(super) fn check_preconditions(call: &Call, value: &Value, old: &Object) -> R
     let name = call.target.name.as_str();
     let uid = meta::text(value, "uid");
     if !uid.is_empty() && uid != old.meta().uid {
-        let detail = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.meta().uid);
+        let detail = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            old.meta().uid
+        );
         return Err(call.conflict(name, &detail));
     }
     match meta::text(value, "resourceVersion") {
@@ -210,7 +214,8 @@ pub(super) fn check_preconditions(call: &Call, value: &Value, old: &Object) -> R
         }
         version if version == old.revision().to_string() => Ok(()),
         version if version.parse::<u64>().is_err() => {
-            let error = machinery::FieldError::invalid("metadata.resourceVersion", version, "must be a number");
+            let error =
+                machinery::FieldError::invalid("metadata.resourceVersion", version, "must be a number");
             Err(Status::invalid(&call.row.group, &call.row.kind, name, &[error]))
         }
         _ => Err(call.modified(name)),

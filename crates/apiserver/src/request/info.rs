@@ -29,7 +29,12 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// Parses the request line. A path that is almost a resource is [`Route::Other`], which has no handler.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let other = || Self { path: path.to_owned(), verb: other_verb(method), route: Route::Other, rest: String::new() };
+        let other = || Self {
+            path: path.to_owned(),
+            verb: other_verb(method),
+            route: Route::Other,
+            rest: String::new(),
+        };
         let Some((mut target, rest, watch_prefix)) = resource_of(path) else { return other() };
         let collection = target.name.is_empty();
         let wants_watch = watch_prefix || (collection && *method == Method::GET && query.watch);
@@ -146,10 +151,22 @@ mod tests {
             (Method::GET, "/api/v1/pods?watch=1", "watch /v1/pods ns= name= sub= rest="),
             (Method::GET, "/api/v1/namespaces/a/pods/b/log", "get /v1/pods ns=a name=b sub=log rest="),
             (Method::GET, "/api/v1/namespaces/a", "get /v1/namespaces ns= name=a sub= rest="),
-            (Method::PUT, "/api/v1/namespaces/a/finalize", "update /v1/namespaces ns= name=a sub=finalize rest="),
+            (
+                Method::PUT,
+                "/api/v1/namespaces/a/finalize",
+                "update /v1/namespaces ns= name=a sub=finalize rest=",
+            ),
             (Method::GET, "/api/v1/watch/namespaces/a/pods", "watch /v1/pods ns=a name= sub= rest="),
-            (Method::POST, "/apis/apps/v1/namespaces/a/deployments", "create apps/v1/deployments ns=a name= sub= rest="),
-            (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "deletecollection apps/v1/deployments ns=a name= sub= rest="),
+            (
+                Method::POST,
+                "/apis/apps/v1/namespaces/a/deployments",
+                "create apps/v1/deployments ns=a name= sub= rest=",
+            ),
+            (
+                Method::DELETE,
+                "/apis/apps/v1/namespaces/a/deployments",
+                "deletecollection apps/v1/deployments ns=a name= sub= rest=",
+            ),
             (
                 Method::GET,
                 "/api/v1/namespaces/a/services/http:s:80/proxy/x/y/",

@@ -54,9 +54,9 @@ impl Query {
             None => Ok(None),
             Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(value) => {
-                Err(Status::bad_request(format!("strconv.ParseBool: parsing {value:?}: invalid syntax (option {name})")))
-            }
+            Some(value) => Err(Status::bad_request(format!(
+                "strconv.ParseBool: parsing {value:?}: invalid syntax (option {name})"
+            ))),
         }
     }
 
@@ -64,7 +64,9 @@ impl Query {
         match self.get(name) {
             "" => Ok(0),
             text => text.parse().map_err(|_not_a_number| {
-                Status::bad_request(format!("strconv.ParseUint: parsing {text:?}: invalid syntax (option {name})"))
+                Status::bad_request(format!(
+                    "strconv.ParseUint: parsing {text:?}: invalid syntax (option {name})"
+                ))
             }),
         }
     }
@@ -122,7 +124,11 @@ impl Query {
         let manager = match self.get("fieldManager") {
             "" => manager_from_user_agent(user_agent),
             manager if manager.len() > 128 => {
-                return Err(Status::failure(422, "Invalid", "fieldManager: Too long: may not be more than 128 bytes"));
+                return Err(Status::failure(
+                    422,
+                    "Invalid",
+                    "fieldManager: Too long: may not be more than 128 bytes",
+                ));
             }
             manager => manager.to_owned(),
         };
@@ -193,7 +199,8 @@ mod tests {
 
     #[test]
     fn options() {
-        let query = Query::parse("labelSelector=a%3Db&limit=5&watch&dryRun=All&command=ls&command=-l").unwrap();
+        let query =
+            Query::parse("labelSelector=a%3Db&limit=5&watch&dryRun=All&command=ls&command=-l").unwrap();
         assert_eq!(query.list_options().label_selector, "a=b");
         assert_eq!((query.limit, query.watch, query.dry_run), (5, true, true));
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["ls", "-l"]);

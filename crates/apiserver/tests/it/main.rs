@@ -1,0 +1,3 @@
+//! The API through the real pipeline.
+
+mod basics;
