@@ -89,6 +89,10 @@ impl Facts {
             object.remove("x-kubernetes-group-version-kind");
             object.remove("x-kubernetes-unions");
         }
+        let free_form = ["FieldsV1", "RawExtension", "Patch"].iter().any(|free| name.ends_with(free));
+        if body["type"] == "object" && body.get("fields").is_none() && !free_form {
+            body["fields"] = json!({});
+        }
         if let Some(fields) = body.get_mut("fields").and_then(Value::as_object_mut) {
             for (field, node) in fields {
                 self.complete(name, &message, field, node);

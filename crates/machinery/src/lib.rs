@@ -2,14 +2,16 @@
 //!
 //! No clock, randomness, `async` or I/O lives here: the caller passes what is needed.
 
-pub mod decode;
 pub mod apply;
+pub mod decode;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod yaml;
 
 pub use object::{Key, Object, ObjectMeta, OwnerReference};
 pub use status::{FieldError, Status};

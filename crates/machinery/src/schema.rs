@@ -3,10 +3,12 @@
 
 mod facts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde_json::Value;
+
+use crate::protobuf::Message;
 
 /// The schema of one value.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +97,8 @@ pub enum ListType {
 pub struct Schema {
     types: BTreeMap<Arc<str>, Entry>,
     builtin: bool,
+    /// The names of types by the kinds they describe, made when first asked for.
+    by_kind: OnceLock<HashMap<&'static str, Arc<str>>>,
 }
 
 /// A named type, read from its line of facts when it is first needed.
@@ -104,6 +108,7 @@ struct Entry {
     kinds: &'static str,
     facts: &'static str,
     node: OnceLock<Box<Node>>,
+    message: OnceLock<Box<Message>>,
 }
 
 /// Group, version and kind.
@@ -129,9 +134,9 @@ impl GroupVersionKind {
 pub fn builtin() -> &'static Schema {
     static BUILTIN: LazyLock<Schema> = LazyLock::new(|| {
         let entries = facts::lines().map(|line| {
-            (Arc::from(line.name), Entry { kinds: line.kinds, facts: line.body, node: OnceLock::new() })
+            (Arc::from(line.name), Entry { kinds: line.kinds, facts: line.body, ..Entry::default() })
         });
-        Schema { types: entries.collect(), builtin: true }
+        Schema { types: entries.collect(), builtin: true, by_kind: OnceLock::new() }
     });
     &BUILTIN
 }
@@ -145,7 +150,8 @@ impl Entry {
 impl Schema {
     pub fn new(types: BTreeMap<Arc<str>, Node>) -> Self {
         let entry = |node| Entry { node: OnceLock::from(Box::new(node)), ..Entry::default() };
-        Self { types: types.into_iter().map(|(name, node)| (name, entry(node))).collect(), builtin: false }
+        let types = types.into_iter().map(|(name, node)| (name, entry(node))).collect();
+        Self { types, ..Self::default() }
     }
 
     /// The node of a named type; names that this schema does not know are looked up among the built-in types.
@@ -178,16 +184,19 @@ impl Schema {
 
     /// The name of the type that describes a kind.
     pub fn type_of(&self, group: &str, version: &str, kind: &str) -> Option<&str> {
-        let wanted = format!("{group}/{version}/{kind}");
-        // Options kinds claim every group; the type that ends in the kind's name is meant.
-        let mut found =
-            self.types.iter().filter(|(_, entry)| entry.kinds.split(',').any(|name| name == wanted));
-        found.next().map(|(name, _)| name.as_ref())
+        let by_kind = self.by_kind.get_or_init(|| {
+            let kinds = |(name, entry): (&Arc<str>, &Entry)| {
+                entry.kinds.split(',').map(|kind| (kind, name.clone())).collect::<Vec<_>>()
+            };
+            self.types.iter().flat_map(kinds).collect()
+        });
+        by_kind.get(format!("{group}/{version}/{kind}").as_str()).map(AsRef::as_ref)
     }
 
-    /// The line of facts of a built-in type.
-    pub(crate) fn facts(&self, name: &str) -> Option<&'static str> {
-        self.types.get(name).map(|entry| entry.facts).filter(|facts| !facts.is_empty())
+    /// How protobuf carries a built-in type.
+    pub(crate) fn message(&self, name: &str) -> Option<&Message> {
+        let entry = self.types.get(name)?;
+        Some(entry.message.get_or_init(|| Box::new(Message::read(entry.facts))))
     }
 
     /// The shape of a node with references followed. Unknown references are [`Shape::Any`].

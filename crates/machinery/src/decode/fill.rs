@@ -24,6 +24,7 @@ pub(crate) fn zero_of(schema: &Schema, node: &Node) -> Option<Value> {
         Shape::Boolean => Some(Value::Bool(false)),
         Shape::Integer | Shape::Number => Some(Value::from(0)),
         Shape::String if node.format.is_none() => Some(Value::from("")),
+        Shape::Quantity => Some(Value::from("0")),
         Shape::Struct(_) => Some(Value::Object(Map::new())),
         _ => None,
     }

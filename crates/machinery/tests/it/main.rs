@@ -1,0 +1,5 @@
+//! The codecs over every kind that Kubernetes has, and over bytes that nobody should send.
+
+mod hostile;
+mod round_trip;
+mod sample;
