@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod decode;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

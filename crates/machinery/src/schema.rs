@@ -193,6 +193,11 @@ impl Schema {
         by_kind.get(format!("{group}/{version}/{kind}").as_str()).map(AsRef::as_ref)
     }
 
+    /// The line of facts of a built-in type.
+    pub(crate) fn facts(&self, name: &str) -> Option<&'static str> {
+        self.types.get(name).map(|entry| entry.facts).filter(|facts| !facts.is_empty())
+    }
+
     /// How protobuf carries a built-in type.
     pub(crate) fn message(&self, name: &str) -> Option<&Message> {
         let entry = self.types.get(name)?;

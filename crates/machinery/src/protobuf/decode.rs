@@ -17,6 +17,11 @@ pub fn decode(type_name: &str, bytes: &[u8]) -> Read<Value> {
     from_envelope(Some(type_name), bytes, MAX_DEPTH)
 }
 
+/// Reads an object of the built-in kind that its envelope names.
+pub fn decode_any(bytes: &[u8]) -> Read<Value> {
+    from_envelope(None, bytes, MAX_DEPTH)
+}
+
 /// Reads a bare message of a type.
 pub fn decode_message(type_name: &str, bytes: &[u8]) -> Read<Value> {
     named(type_name, bytes, MAX_DEPTH)

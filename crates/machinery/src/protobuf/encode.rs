@@ -21,6 +21,14 @@ pub fn encode(type_name: &str, value: &Value) -> Result<Vec<u8>, ProtobufError> 
     Ok(envelope::wrap(of("apiVersion"), of("kind"), &raw))
 }
 
+/// An object of a built-in kind, which its `apiVersion` and `kind` name.
+pub fn encode_any(value: &Value) -> Result<Vec<u8>, ProtobufError> {
+    let of = |name| value.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = of("apiVersion").rsplit_once('/').unwrap_or(("", of("apiVersion")));
+    let type_name = builtin().type_of(group, version, of("kind"));
+    encode(type_name.ok_or_else(|| ProtobufError::UnknownType(of("kind").to_owned()))?, value)
+}
+
 /// A value as the bare message of a type, as it stands in lists.
 pub fn encode_message(type_name: &str, value: &Value) -> Result<Vec<u8>, ProtobufError> {
     let mut out = Vec::with_capacity(512);

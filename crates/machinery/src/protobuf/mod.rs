@@ -7,10 +7,10 @@ mod decode;
 mod encode;
 mod envelope;
 mod table;
-mod wire;
+pub(crate) mod wire;
 
-pub use decode::{decode, decode_message};
-pub use encode::{encode, encode_list, encode_message};
+pub use decode::{decode, decode_any, decode_message};
+pub use encode::{encode, encode_any, encode_list, encode_message};
 pub use envelope::{Envelope, open, watch_event, watch_frame, wrap};
 pub(crate) use table::Message;
 

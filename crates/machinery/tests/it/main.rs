@@ -3,3 +3,4 @@
 mod hostile;
 mod round_trip;
 mod sample;
+mod speed;
