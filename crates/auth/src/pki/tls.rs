@@ -1,0 +1,98 @@
+//! TLS configurations. The crypto provider is always named, never installed for the process.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::RootCertStore;
+use rustls::client::ClientConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+
+use super::{Identity, PkiError};
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// The certificate of a server, which can be replaced while the server runs.
+#[derive(Debug)]
+pub struct ServingIdentity {
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl ServingIdentity {
+    pub fn new(identity: &Identity) -> Result<Arc<Self>, PkiError> {
+        Ok(Arc::new(Self { current: ArcSwap::from_pointee(certified(identity)?) }))
+    }
+
+    /// New connections get this certificate.
+    pub fn replace(&self, identity: &Identity) -> Result<(), PkiError> {
+        self.current.store(Arc::new(certified(identity)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServingIdentity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+fn certified(identity: &Identity) -> Result<CertifiedKey, PkiError> {
+    let key = ring::sign::any_supported_type(&identity.key)?;
+    Ok(CertifiedKey::new(identity.certificates.clone(), key))
+}
+
+fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate.clone())?;
+    }
+    Ok(roots)
+}
+
+/// Checks client certificates against `authorities`; clients without one are let through.
+pub fn client_verifier(
+    authorities: &[CertificateDer<'static>],
+) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider());
+    builder.allow_unauthenticated().build().map_err(|error| PkiError::Certificate {
+        what: "the authorities of clients",
+        cause: error.to_string(),
+    })
+}
+
+/// A server for HTTP/2 and HTTP/1.1 that asks clients for a certificate of one of `client_authorities` (empty:
+/// does not ask).
+pub fn server_config(
+    identity: Arc<ServingIdentity>,
+    client_authorities: &[CertificateDer<'static>],
+) -> Result<Arc<ServerConfig>, PkiError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match client_authorities {
+        [] => builder.with_no_client_auth(),
+        authorities => builder.with_client_cert_verifier(client_verifier(authorities)?),
+    };
+    let mut config = builder.with_cert_resolver(identity);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts `authorities` and shows `identity`. ALPN is left to the caller, as only it knows which
+/// protocols it speaks.
+pub fn client_config(
+    authorities: &[CertificateDer<'static>],
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, PkiError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots(authorities)?);
+    Ok(match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.certificates.clone(), identity.key.clone_key())?
+        }
+    })
+}
