@@ -1,1 +1,4 @@
-//! Not yet written.
+//! Pods on this node.
+
+pub mod machine;
+pub mod quantity;
