@@ -87,7 +87,8 @@ impl Machine {
         known.or_else(|| Some(quantity::qos_class(&self.pod).to_owned()))
     }
 
-    fn addresses(&self) -> Vec<String> {
+    /// The pod's addresses: the host's if it shares its network.
+    pub fn addresses(&self) -> Vec<String> {
         if self.spec().host_network == Some(true) && self.sandbox().is_some() {
             return self.node.host_ips.clone();
         }

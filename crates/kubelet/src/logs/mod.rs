@@ -1,0 +1,3 @@
+//! Container logs: their format, reading them, keeping them short.
+
+pub mod format;

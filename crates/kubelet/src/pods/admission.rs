@@ -1,0 +1,94 @@
+//! Whether this node can hold a pod; the scheduler may have been wrong or not asked.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::quantity;
+
+/// What the node has and what is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    pub cpu_millis: i64,
+    pub memory_bytes: i64,
+    pub pods: usize,
+    pub used_cpu_millis: i64,
+    pub used_memory_bytes: i64,
+    pub used_pods: usize,
+}
+
+/// `Err` with reason and message as upstream writes them.
+pub fn admit(pod: &Pod, room: &Room, labels: &BTreeMap<String, String>) -> Result<(), (String, String)> {
+    let (cpu, memory) = quantity::pod_requests(pod);
+    let short = |name: &str, requested: i64, used: i64, capacity: i64| {
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Err((format!("OutOf{name}"), message))
+    };
+    if room.used_pods >= room.pods {
+        return short("pods", 1, room.used_pods as i64, room.pods as i64);
+    }
+    if cpu > 0 && room.used_cpu_millis.saturating_add(cpu) > room.cpu_millis {
+        return short("cpu", cpu, room.used_cpu_millis, room.cpu_millis);
+    }
+    if memory > 0 && room.used_memory_bytes.saturating_add(memory) > room.memory_bytes {
+        return short("memory", memory, room.used_memory_bytes, room.memory_bytes);
+    }
+    let selector = pod.spec.iter().flat_map(|spec| spec.node_selector.iter().flatten());
+    if selector.into_iter().any(|(key, value)| labels.get(key) != Some(value)) {
+        let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return Err(("NodeAffinity".to_owned(), message.to_owned()));
+    }
+    let os = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| os.name.as_str());
+    if os.is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        return Err(("PodOSNotSupported".to_owned(), message.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(spec: Value, want: Option<(&str, &str)>) {
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+        let room = Room {
+            cpu_millis: 2000,
+            memory_bytes: 1000,
+            pods: 3,
+            used_cpu_millis: 1500,
+            used_memory_bytes: 0,
+            used_pods: 2,
+        };
+        let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+        let got = admit(&pod, &room, &labels).err();
+        assert_eq!(got, want.map(|(reason, message)| (reason.to_owned(), message.to_owned())));
+    }
+
+    #[test]
+    fn judges() {
+        let asks = |cpu: &str, memory: &str| {
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]})
+        };
+        check(asks("500m", "1000"), None);
+        check(
+            asks("501m", "1"),
+            Some(("OutOfcpu", "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000")),
+        );
+        check(
+            asks("0", "1001"),
+            Some(("OutOfmemory", "Node didn't have enough resource: memory, requested: 1001, used: 0, capacity: 1000")),
+        );
+        check(json!({"containers": [], "nodeSelector": {"zone": "a"}}), None);
+        check(
+            json!({"containers": [], "nodeSelector": {"zone": "b"}}),
+            Some((
+                "NodeAffinity",
+                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+            )),
+        );
+    }
+}
