@@ -90,7 +90,8 @@ impl Config {
     /// Asks the machine what it is.
     pub(crate) fn facts(&self, runtime: &dyn Runtime) -> linux::Result<NodeFacts> {
         let machine = linux::facts::Machine::read()?;
-        let root = std::iter::successors(Some(self.root.as_path()), |path| path.parent()).find(|path| path.exists());
+        let root =
+            std::iter::successors(Some(self.root.as_path()), |path| path.parent()).find(|path| path.exists());
         let disk = root.map(linux::facts::disk).transpose()?.unwrap_or_default();
         let (name, version) = runtime.version();
         Ok(NodeFacts {

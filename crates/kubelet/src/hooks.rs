@@ -24,7 +24,8 @@ pub async fn run(
 ) -> Result<(), String> {
     if let Some(exec) = &hook.exec {
         let command = exec.command.clone().unwrap_or_default();
-        let result = shared.runtime.exec_sync(id, &command, EXEC_LIMIT).await.map_err(|error| chain(&error))?;
+        let result =
+            shared.runtime.exec_sync(id, &command, EXEC_LIMIT).await.map_err(|error| chain(&error))?;
         if result.exit_code == 0 {
             return Ok(());
         }
@@ -49,7 +50,9 @@ pub async fn run(
         let outcome = http::get(&shared.prober, &request, HTTP_LIMIT).await;
         return match outcome {
             http::Answer::Status { code, .. } if (200..400).contains(&code) => Ok(()),
-            http::Answer::Status { code, .. } => Err(format!("HTTP lifecycle hook failed with statuscode: {code}")),
+            http::Answer::Status { code, .. } => {
+                Err(format!("HTTP lifecycle hook failed with statuscode: {code}"))
+            }
             http::Answer::Failed(cause) => Err(cause),
         };
     }

@@ -16,7 +16,8 @@ pub fn units(quantity: &Quantity) -> Option<i64> {
 }
 
 fn scaled(text: &str, scale: i128) -> Option<i64> {
-    let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let end =
+        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (numerator, denominator) = factor(suffix)?;
     let negative = number.starts_with('-');
@@ -128,7 +129,10 @@ fn class_of<'a>(all: impl Iterator<Item = Option<&'a ResourceRequirements>>) -> 
     for resources in all {
         let (cpu_limit, memory_limit) = limits(resources);
         let (cpu, memory) = requests(resources);
-        any |= cpu > 0 || memory > 0 || cpu_limit.is_some_and(|cpu| cpu > 0) || memory_limit.is_some_and(|m| m > 0);
+        any |= cpu > 0
+            || memory > 0
+            || cpu_limit.is_some_and(|cpu| cpu > 0)
+            || memory_limit.is_some_and(|m| m > 0);
         guaranteed &= cpu > 0 && memory > 0 && cpu_limit == Some(cpu) && memory_limit == Some(memory);
     }
     match (any, guaranteed) {

@@ -16,7 +16,12 @@ use crate::pods::shared::Shared;
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Measures until `shutdown`, and besides whenever an image was pulled.
-pub async fn watch(shared: Arc<Shared>, pods: Arc<Pods>, pressure: watch::Sender<Pressure>, shutdown: Shutdown) {
+pub async fn watch(
+    shared: Arc<Shared>,
+    pods: Arc<Pods>,
+    pressure: watch::Sender<Pressure>,
+    shutdown: Shutdown,
+) {
     let work = async {
         loop {
             let pulled = tokio::time::timeout(PERIOD, shared.pulled.notified()).await.is_ok();
@@ -53,7 +58,8 @@ fn measure(shared: &Shared) -> Option<Signals> {
 
 /// Removes images that no container uses, the largest first, until the disk is no longer short.
 async fn free_images(shared: &Shared) {
-    let (Ok(mut images), Ok(containers)) = (shared.images.list().await, shared.runtime.containers().await) else {
+    let (Ok(mut images), Ok(containers)) = (shared.images.list().await, shared.runtime.containers().await)
+    else {
         return;
     };
     images.retain(|image| !containers.iter().any(|container| container.config.image_id == image.id));
@@ -75,8 +81,12 @@ async fn evict_for_memory(shared: &Shared, pods: &Pods) {
         let Ok(pod) = client::typed::<Pod>(&object) else { continue };
         let uid = Some(object.meta().uid.as_str());
         let mut used = 0;
-        for container in containers.iter().filter(|c| c.config.labels.get("io.kubernetes.pod.uid").map(String::as_str) == uid) {
-            used += shared.runtime.usage(&container.id).await.map_or(0, |usage| usage.memory_working_set_bytes);
+        for container in containers
+            .iter()
+            .filter(|c| c.config.labels.get("io.kubernetes.pod.uid").map(String::as_str) == uid)
+        {
+            used +=
+                shared.runtime.usage(&container.id).await.map_or(0, |usage| usage.memory_working_set_bytes);
         }
         if used > 0 {
             usage.push((pod, used));

@@ -38,8 +38,12 @@ mod tests {
         let check = |rest: &str, want: Option<(&str, bool, &str)>| {
             let line = format!("{time} {rest}");
             let got = parse(line.as_bytes());
-            let want =
-                want.map(|(stream, partial, text)| Record { time, stream, partial, content: text.as_bytes() });
+            let want = want.map(|(stream, partial, text)| Record {
+                time,
+                stream,
+                partial,
+                content: text.as_bytes(),
+            });
             assert_eq!(got, want, "{rest}");
         };
         check("stdout F hello world", Some(("stdout", false, "hello world")));

@@ -29,20 +29,34 @@ impl Machine {
             Event::ReferencesChanged => self.absorb_references_changed(),
             Event::Sandbox(result) => self.absorb_sandbox(result, now),
             Event::SandboxStopped(id) => self.absorb_sandbox_stopped(&id, now),
-            Event::ImageFound { container, image, found } => self.absorb_found(&container, &image, found, now),
-            Event::ImagePulled { container, image, pulled } => self.absorb_pulled(&container, &image, pulled, now),
+            Event::ImageFound { container, image, found } => {
+                self.absorb_found(&container, &image, found, now)
+            }
+            Event::ImagePulled { container, image, pulled } => {
+                self.absorb_pulled(&container, &image, pulled, now)
+            }
             Event::Created { container, id } => self.absorb_created(&container, &id),
-            Event::Started { container, id, started_at, hook } => self.absorb_started(&container, id, started_at, hook),
+            Event::Started { container, id, started_at, hook } => {
+                self.absorb_started(&container, id, started_at, hook)
+            }
             Event::StartFailed { container, id, failure, message } => {
                 self.absorb_start_failed(&container, id, failure, message, now);
             }
-            Event::PostStart { container, id, result } => self.absorb_post_start(&container, &id, result, now),
+            Event::PostStart { container, id, result } => {
+                self.absorb_post_start(&container, &id, result, now)
+            }
             Event::PreStopFailed { container, message } => {
                 self.slot_event(&container, true, "FailedPreStopHook", &message);
             }
-            Event::Exited { container, id, state, message } => self.absorb_exit(&container, &id, &state, &message),
-            Event::StopFailed { container, id, message } => self.absorb_stop_failed(&container, &id, &message, now),
-            Event::Probed { container, id, kind, outcome } => self.absorb_probe(&container, &id, kind, outcome, now),
+            Event::Exited { container, id, state, message } => {
+                self.absorb_exit(&container, &id, &state, &message)
+            }
+            Event::StopFailed { container, id, message } => {
+                self.absorb_stop_failed(&container, &id, &message, now)
+            }
+            Event::Probed { container, id, kind, outcome } => {
+                self.absorb_probe(&container, &id, kind, outcome, now)
+            }
             Event::Resized { container, id, result } => self.absorb_resized(&container, &id, result),
             Event::Rejected { reason, message } => {
                 self.event(true, reason.clone(), message.clone());
@@ -91,7 +105,8 @@ impl Machine {
     fn absorb_references_changed(&mut self) {
         self.volumes_retry.at = None;
         for slot in &mut self.slots {
-            let config = slot.waiting.as_ref().is_some_and(|waiting| waiting.reason == StartFailure::Config.reason());
+            let config =
+                slot.waiting.as_ref().is_some_and(|waiting| waiting.reason == StartFailure::Config.reason());
             if config {
                 slot.retry_at = None;
             }
@@ -118,7 +133,11 @@ impl Machine {
             Sandbox::Ready(sandbox) if sandbox.id == *id => {
                 let id = id.clone();
                 if self.ending.is_none() {
-                    self.event(false, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+                    self.event(
+                        false,
+                        "SandboxChanged",
+                        "Pod sandbox changed, it will be killed and re-created.",
+                    );
                 }
                 self.emit(Effect::StopSandbox { id: id.clone() });
                 Sandbox::Stopping(id)
@@ -135,7 +154,9 @@ impl Machine {
     /// The runtime kills what runs in a sandbox that it stops; a missing word of an exit is made up for.
     fn lose_containers_of(&mut self, sandbox: &SandboxId, now: Timestamp) {
         for slot in &mut self.slots {
-            let Some(running) = slot.running().filter(|running| running.sandbox == *sandbox) else { continue };
+            let Some(running) = slot.running().filter(|running| running.sandbox == *sandbox) else {
+                continue;
+            };
             let exit = Exit {
                 id: running.id.0.clone(),
                 sandbox: Some(sandbox.clone()),
@@ -235,7 +256,13 @@ impl Machine {
         }
     }
 
-    fn absorb_exit(&mut self, container: &str, id: &ContainerId, state: &containers::ContainerState, message: &str) {
+    fn absorb_exit(
+        &mut self,
+        container: &str,
+        id: &ContainerId,
+        state: &containers::ContainerState,
+        message: &str,
+    ) {
         let Some(slot) = self.slot_mut(container) else { return };
         if slot.in_flight() {
             slot.early_exit = Some((id.clone(), state.clone(), message.to_owned()));
@@ -274,7 +301,8 @@ impl Machine {
             Outcome::Success => true,
             Outcome::Failure(_) => false,
             Outcome::Error(message) => {
-                let message = format!("{} probe errored and resulted in unknown state: {message}", kind.title());
+                let message =
+                    format!("{} probe errored and resulted in unknown state: {message}", kind.title());
                 return self.slot_event(container, true, "Unhealthy", &message);
             }
         };
@@ -282,11 +310,18 @@ impl Machine {
         let verdict = running.record(kind).count(success, &probe);
         let stopping = running.stopping.is_some();
         if let Outcome::Failure(message) = &outcome {
-            self.slot_event(container, true, "Unhealthy", &format!("{} probe failed: {message}", kind.title()));
+            self.slot_event(
+                container,
+                true,
+                "Unhealthy",
+                &format!("{} probe failed: {message}", kind.title()),
+            );
         }
         match (kind, success) {
             (ProbeKind::Startup, true) if verdict && !was_started => self.start_probes(container),
-            (ProbeKind::Startup | ProbeKind::Liveness, false) if verdict && !stopping && self.ending.is_none() => {
+            (ProbeKind::Startup | ProbeKind::Liveness, false)
+                if verdict && !stopping && self.ending.is_none() =>
+            {
                 self.kill_unhealthy(container, kind, &probe, now);
             }
             _ => {}

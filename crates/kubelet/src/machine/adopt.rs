@@ -20,7 +20,8 @@ pub(super) fn slot_from_status(member: Member, pod: &Pod) -> Slot {
         && (status.restart_count > 0 || status.container_id.as_ref().is_some_and(|id| !id.is_empty()))
     {
         slot.attempt = u32::try_from(status.restart_count).ok();
-        let terminated = |state: &Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.clone());
+        let terminated =
+            |state: &Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.clone());
         slot.exit = terminated(&status.state).or_else(|| terminated(&status.last_state)).map(|ended| Exit {
             id: ended.container_id.as_deref().unwrap_or_default().trim_start_matches(ID_PREFIX).to_owned(),
             sandbox: None,
@@ -39,12 +40,18 @@ pub(super) fn slot_from_status(member: Member, pod: &Pod) -> Slot {
 
 fn api_status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    let lists =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     lists.into_iter().flatten().flatten().find(|status| status.name == container)
 }
 
 impl Machine {
-    pub(super) fn absorb_listing(&mut self, sandboxes: Vec<SandboxStatus>, containers: Vec<Observed>, now: Timestamp) {
+    pub(super) fn absorb_listing(
+        &mut self,
+        sandboxes: Vec<SandboxStatus>,
+        containers: Vec<Observed>,
+        now: Timestamp,
+    ) {
         let newest = sandboxes.into_iter().max_by_key(|sandbox| sandbox.config.attempt);
         if let Some(newest) = newest {
             self.next_sandbox = newest.config.attempt.saturating_add(1);
@@ -112,7 +119,11 @@ impl Machine {
             }
         }
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.name() == name) {
-            slot.dead = seen.iter().filter(|seen| exit_of(seen).is_some()).map(|seen| seen.status.id.clone()).collect();
+            slot.dead = seen
+                .iter()
+                .filter(|seen| exit_of(seen).is_some())
+                .map(|seen| seen.status.id.clone())
+                .collect();
         }
     }
 }

@@ -64,9 +64,15 @@ impl Machine {
         let mut conditions: Vec<_> = verdicts.into_iter().map(|verdict| self.dated(verdict, now)).collect();
         let known = self.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
         let disrupted = conditions.iter().any(|condition| condition.type_ == "DisruptionTarget");
-        conditions.extend(known.into_iter().flatten().filter(|condition| {
-            !is_owned(&condition.type_) || condition.type_ == "DisruptionTarget" && !disrupted
-        }).cloned());
+        conditions.extend(
+            known
+                .into_iter()
+                .flatten()
+                .filter(|condition| {
+                    !is_owned(&condition.type_) || condition.type_ == "DisruptionTarget" && !disrupted
+                })
+                .cloned(),
+        );
         conditions
     }
 
@@ -80,7 +86,8 @@ impl Machine {
             .as_ref()
             .and_then(|status| find(&status.conditions))
             .or_else(|| self.pod.status.as_ref().and_then(|status| find(&status.conditions)));
-        let since = before.filter(|before| before.status == status).and_then(|before| before.last_transition_time);
+        let since =
+            before.filter(|before| before.status == status).and_then(|before| before.last_transition_time);
         PodCondition {
             type_: verdict.type_.to_owned(),
             status: status.to_owned(),
@@ -94,7 +101,11 @@ impl Machine {
 
     fn ready_to_start(&self) -> Verdict {
         let type_ = "PodReadyToStartContainers";
-        if matches!(self.sandbox, Sandbox::Ready(_)) { Verdict::yes(type_) } else { Verdict::no(type_, "", "") }
+        if matches!(self.sandbox, Sandbox::Ready(_)) {
+            Verdict::yes(type_)
+        } else {
+            Verdict::no(type_, "", "")
+        }
     }
 
     fn initialized_verdict(&self, phase: &str, statuses: &[(Kind, ContainerStatus)]) -> Verdict {
@@ -110,9 +121,11 @@ impl Machine {
         let names = names(statuses.iter().filter(incomplete));
         match names.as_str() {
             "" => Verdict::yes(type_),
-            names => {
-                Verdict::no(type_, "ContainersNotInitialized", format!("containers with incomplete status: [{names}]"))
-            }
+            names => Verdict::no(
+                type_,
+                "ContainersNotInitialized",
+                format!("containers with incomplete status: [{names}]"),
+            ),
         }
     }
 
@@ -132,7 +145,9 @@ impl Machine {
         };
         match names(statuses.iter().filter(unready)).as_str() {
             "" => Verdict::yes(type_),
-            names => Verdict::no(type_, "ContainersNotReady", format!("containers with unready status: [{names}]")),
+            names => {
+                Verdict::no(type_, "ContainersNotReady", format!("containers with unready status: [{names}]"))
+            }
         }
     }
 
@@ -147,9 +162,9 @@ impl Machine {
             .filter_map(|gate| {
                 let name = &gate.condition_type;
                 match known.iter().find(|condition| condition.type_ == *name) {
-                    None => {
-                        Some(format!("corresponding condition of pod readiness gate {name:?} does not exist."))
-                    }
+                    None => Some(format!(
+                        "corresponding condition of pod readiness gate {name:?} does not exist."
+                    )),
                     Some(condition) if condition.status == "True" => None,
                     Some(condition) => Some(format!(
                         "the status of pod readiness gate {name:?} is not \"True\", but {}",
@@ -158,7 +173,11 @@ impl Machine {
                 }
             })
             .collect();
-        if unmet.is_empty() { containers } else { Verdict::no("Ready", "ReadinessGatesNotReady", unmet.join(", ")) }
+        if unmet.is_empty() {
+            containers
+        } else {
+            Verdict::no("Ready", "ReadinessGatesNotReady", unmet.join(", "))
+        }
     }
 
     fn disruption(&self) -> Option<Verdict> {

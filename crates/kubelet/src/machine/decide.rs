@@ -53,7 +53,8 @@ impl Machine {
             slot.at_rest() && slot.exit.as_ref().is_some_and(|exit| !self.runs_again(slot, exit, policy))
         };
         let of = |kind| self.slots.iter().filter(move |slot| slot.member.kind == kind);
-        if of(Kind::Init).any(|slot| over(slot) && slot.exit.as_ref().is_some_and(|exit| exit.exit_code != 0)) {
+        if of(Kind::Init).any(|slot| over(slot) && slot.exit.as_ref().is_some_and(|exit| exit.exit_code != 0))
+        {
             return true;
         }
         of(Kind::Main).next().is_some() && of(Kind::Main).all(over)
@@ -89,7 +90,9 @@ impl Machine {
     fn restart_changed(&mut self, now: Timestamp) {
         let changed = |slot: &&Slot| {
             slot.member.kind != Kind::Ephemeral
-                && slot.running().is_some_and(|running| running.stopping.is_none() && running.image_name != slot.image())
+                && slot
+                    .running()
+                    .is_some_and(|running| running.stopping.is_none() && running.image_name != slot.image())
         };
         let names: Vec<_> = self.slots.iter().filter(changed).map(|slot| slot.name().to_owned()).collect();
         for name in names {
@@ -142,7 +145,9 @@ impl Machine {
         self.initialized
             || slot.at_rest()
                 && slot.exit.as_ref().is_some_and(|exit| {
-                    exit.exit_code == 0 && exit.sandbox.is_some() && exit.sandbox.as_ref() == self.sandbox_id()
+                    exit.exit_code == 0
+                        && exit.sandbox.is_some()
+                        && exit.sandbox.as_ref() == self.sandbox_id()
                 })
     }
 
@@ -160,7 +165,9 @@ impl Machine {
         if slot.member.kind == Kind::Init && exit.exit_code == 0 {
             return false;
         }
-        let Some(ready_at) = slot.crash.ready_at(exit.ended_at()).filter(|at| *at > now) else { return false };
+        let Some(ready_at) = slot.crash.ready_at(exit.ended_at()).filter(|at| *at > now) else {
+            return false;
+        };
         self.back_off_from_crash(index, ready_at);
         true
     }
@@ -234,6 +241,11 @@ impl Machine {
         if !again {
             self.slot_event(container, false, "Killing", message);
         }
-        self.emit(Effect::StopContainer { container: container.to_owned(), id, grace, pre_stop: pre_stop && !again });
+        self.emit(Effect::StopContainer {
+            container: container.to_owned(),
+            id,
+            grace,
+            pre_stop: pre_stop && !again,
+        });
     }
 }

@@ -24,9 +24,16 @@ pub enum Cause {
     DeadlineExceeded,
     Evicted(Eviction),
     /// The node could not take it.
-    Rejected { reason: String, message: String },
+    Rejected {
+        reason: String,
+        message: String,
+    },
     /// Its status already said so when the machine began.
-    Final { phase: String, reason: String, message: String },
+    Final {
+        phase: String,
+        reason: String,
+        message: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +99,8 @@ impl Machine {
             Some(ending) if deleting => ending.deadline = ending.deadline.min(deadline),
             Some(_) => {}
             None => {
-                self.ending = Some(Ending { cause, deadline, stage: Stage::Containers, deleting, retry_at: None });
+                self.ending =
+                    Some(Ending { cause, deadline, stage: Stage::Containers, deleting, retry_at: None });
                 self.abandon_starts();
             }
         }
@@ -106,8 +114,12 @@ impl Machine {
                 slot.phase = Phase::Idle;
             }
         }
-        let running: Vec<_> =
-            self.slots.iter().filter(|slot| slot.running().is_some()).map(|slot| slot.name().to_owned()).collect();
+        let running: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|slot| slot.running().is_some())
+            .map(|slot| slot.name().to_owned())
+            .collect();
         for container in running {
             self.emit(Effect::StopProbes { container, kinds: vec![ProbeKind::Startup, ProbeKind::Liveness] });
         }
@@ -169,7 +181,8 @@ impl Machine {
         };
         let grace = between(now, deadline).as_secs_f64().ceil() as i64;
         for name in due {
-            let waits = self.slots.iter().any(|slot| slot.name() == name && slot.retry_at.is_some_and(|at| at > now));
+            let waits =
+                self.slots.iter().any(|slot| slot.name() == name && slot.retry_at.is_some_and(|at| at > now));
             if !waits {
                 self.stop_container(&name, grace, true, &format!("Stopping container {name}"), now);
             }
@@ -189,7 +202,9 @@ impl Machine {
 
     pub(super) fn absorb_removed(&mut self, result: Result<(), String>, now: Timestamp) {
         let failed = result.is_err();
-        let Some(ending) = self.ending.as_mut().filter(|ending| ending.stage == Stage::Removing) else { return };
+        let Some(ending) = self.ending.as_mut().filter(|ending| ending.stage == Stage::Removing) else {
+            return;
+        };
         ending.stage = if failed { Stage::Released } else { Stage::Done };
         ending.retry_at = failed.then(|| after(now, CLEANUP_RETRY));
         match result {

@@ -149,22 +149,56 @@ pub struct PodEvent {
 pub enum Effect {
     /// Set up all volumes; answered by [`Event::Volumes`].
     MountVolumes,
-    CreateSandbox { attempt: u32 },
+    CreateSandbox {
+        attempt: u32,
+    },
     /// Answered by [`Event::SandboxStopped`].
-    StopSandbox { id: SandboxId },
-    FindImage { container: String, image: String },
-    PullImage { container: String, image: String },
+    StopSandbox {
+        id: SandboxId,
+    },
+    FindImage {
+        container: String,
+        image: String,
+    },
+    PullImage {
+        container: String,
+        image: String,
+    },
     /// Make the configuration, create, start, run the postStart hook.
-    StartContainer { container: String, attempt: u32, image: ImageRef, sandbox: SandboxId },
+    StartContainer {
+        container: String,
+        attempt: u32,
+        image: ImageRef,
+        sandbox: SandboxId,
+    },
     /// Run the preStop hook (if asked), stop within `grace`; answered by [`Event::Exited`].
-    StopContainer { container: String, id: ContainerId, grace: Duration, pre_stop: bool },
-    UpdateResources { container: String, id: ContainerId, resources: Box<ResourceRequirements> },
+    StopContainer {
+        container: String,
+        id: ContainerId,
+        grace: Duration,
+        pre_stop: bool,
+    },
+    UpdateResources {
+        container: String,
+        id: ContainerId,
+        resources: Box<ResourceRequirements>,
+    },
     /// A dead container that nobody will ask for again.
-    RemoveContainer { id: ContainerId },
+    RemoveContainer {
+        id: ContainerId,
+    },
     /// Probe from now on, first after the initial delay.
-    StartProbe { container: String, id: ContainerId, kind: ProbeKind, started_at: Timestamp },
+    StartProbe {
+        container: String,
+        id: ContainerId,
+        kind: ProbeKind,
+        started_at: Timestamp,
+    },
     /// End all probes of the given kinds.
-    StopProbes { container: String, kinds: Vec<ProbeKind> },
+    StopProbes {
+        container: String,
+        kinds: Vec<ProbeKind>,
+    },
     Event(PodEvent),
     /// The status changed.
     Status(Box<PodStatus>),

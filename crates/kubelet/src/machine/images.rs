@@ -63,8 +63,9 @@ impl Machine {
         match found {
             Ok(Some(found)) => {
                 slot.phase = Phase::ImageReady(found);
-                let message =
-                    format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                let message = format!(
+                    "Container image {image:?} already present on machine and can be accessed by the pod"
+                );
                 self.slot_event(container, false, "Pulled", &message);
             }
             Ok(None) if never => {
@@ -115,13 +116,19 @@ impl Machine {
     fn absorb_image_failure(&mut self, container: &str, image: &str, failure: ImageFailure, now: Timestamp) {
         let waiting = match failure {
             ImageFailure::InvalidName(cause) => {
-                let message =
-                    format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {cause}");
+                let message = format!(
+                    "Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {cause}"
+                );
                 self.slot_event(container, true, "InspectFailed", &message);
                 Waiting::new("InvalidImageName", message)
             }
             ImageFailure::Failed(cause) => {
-                self.slot_event(container, true, "Failed", &format!("Failed to pull image {image:?}: {cause}"));
+                self.slot_event(
+                    container,
+                    true,
+                    "Failed",
+                    &format!("Failed to pull image {image:?}: {cause}"),
+                );
                 Waiting::new("ErrImagePull", cause)
             }
         };

@@ -32,9 +32,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 
 pub use ending::Cause;
-pub use event::{
-    Effect, Event, Eviction, ImageFailure, ImageRef, Observed, PodEvent, Pulled, StartFailure,
-};
+pub use event::{Effect, Event, Eviction, ImageFailure, ImageRef, Observed, PodEvent, Pulled, StartFailure};
 
 use backoff::BackOff;
 use ending::Ending;
@@ -119,7 +117,8 @@ impl Machine {
     pub fn new(pod: Arc<Pod>, node: NodeFacts, now: Timestamp) -> Self {
         let known = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
         let start_time = known.map_or(now, |time| time.0);
-        let slots = spec::members(&pod).into_iter().map(|member| adopt::slot_from_status(member, &pod)).collect();
+        let slots =
+            spec::members(&pod).into_iter().map(|member| adopt::slot_from_status(member, &pod)).collect();
         let mut machine = Self {
             node,
             volumes: Volumes::Missing,
@@ -210,8 +209,19 @@ impl Machine {
         self.emit(Effect::Event(PodEvent { warning, reason, message, field_path: String::new() }));
     }
 
-    fn container_event(&mut self, member: &Member, warning: bool, reason: &'static str, message: impl Into<String>) {
-        let event = PodEvent { warning, reason: reason.into(), message: message.into(), field_path: member.field_path() };
+    fn container_event(
+        &mut self,
+        member: &Member,
+        warning: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        let event = PodEvent {
+            warning,
+            reason: reason.into(),
+            message: message.into(),
+            field_path: member.field_path(),
+        };
         self.emit(Effect::Event(event));
     }
 }

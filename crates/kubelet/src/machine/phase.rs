@@ -76,7 +76,13 @@ impl Machine {
             Count { waiting: 1.., .. } => "Pending",
             Count { running: 1.., .. } => "Running",
             Count { stopped: stopped @ 1.., succeeded, .. } => match policy {
-                _ if over => if stopped == succeeded { "Succeeded" } else { "Failed" },
+                _ if over => {
+                    if stopped == succeeded {
+                        "Succeeded"
+                    } else {
+                        "Failed"
+                    }
+                }
                 RestartPolicy::Always => "Running",
                 _ if stopped == succeeded => "Succeeded",
                 RestartPolicy::Never => "Failed",

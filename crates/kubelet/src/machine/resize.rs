@@ -29,7 +29,8 @@ type Amounts<'a> =
     Option<&'a std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
 
 fn differs(slot: &Slot) -> bool {
-    slot.running().is_some_and(|running| amounts(&running.resources) != amounts(&slot.member.container.resources))
+    slot.running()
+        .is_some_and(|running| amounts(&running.resources) != amounts(&slot.member.container.resources))
 }
 
 /// Whether a change of this resource asks for a restart.
@@ -85,11 +86,15 @@ impl Machine {
         let (cpu, memory) = quantity::pod_requests(&self.pod);
         if cpu > self.node.allocatable_cpu_millis && self.node.allocatable_cpu_millis > 0 {
             let capacity = self.node.allocatable_cpu_millis;
-            return Some(format!("Node didn't have enough capacity: cpu, requested: {cpu}, capacity: {capacity}"));
+            return Some(format!(
+                "Node didn't have enough capacity: cpu, requested: {cpu}, capacity: {capacity}"
+            ));
         }
         if memory > self.node.allocatable_memory_bytes && self.node.allocatable_memory_bytes > 0 {
             let capacity = self.node.allocatable_memory_bytes;
-            return Some(format!("Node didn't have enough capacity: memory, requested: {memory}, capacity: {capacity}"));
+            return Some(format!(
+                "Node didn't have enough capacity: memory, requested: {memory}, capacity: {capacity}"
+            ));
         }
         None
     }
@@ -109,7 +114,9 @@ impl Machine {
             return;
         }
         let due = |slot: &&Slot| {
-            differs(slot) && needs_restart(slot) && slot.running().is_some_and(|running| running.stopping.is_none())
+            differs(slot)
+                && needs_restart(slot)
+                && slot.running().is_some_and(|running| running.stopping.is_none())
         };
         let names: Vec<_> = self.slots.iter().filter(due).map(|slot| slot.name().to_owned()).collect();
         for name in names {
@@ -118,12 +125,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn absorb_resized(
-        &mut self,
-        container: &str,
-        id: &ContainerId,
-        result: Result<(), String>,
-    ) {
+    pub(super) fn absorb_resized(&mut self, container: &str, id: &ContainerId, result: Result<(), String>) {
         let Some(slot) = self.slot_mut(container) else { return };
         let wanted = slot.member.container.resources.clone();
         let Some(running) = slot.running_as(id) else { return };

@@ -114,7 +114,13 @@ pub struct Exit {
 
 impl Exit {
     /// From the runtime's word; `None` if it does not say that the container ended.
-    pub fn of(id: &ContainerId, sandbox: &SandboxId, image: &ImageRef, state: &ContainerState, message: &str) -> Option<Self> {
+    pub fn of(
+        id: &ContainerId,
+        sandbox: &SandboxId,
+        image: &ImageRef,
+        state: &ContainerState,
+        message: &str,
+    ) -> Option<Self> {
         let blank = Self {
             id: id.0.clone(),
             sandbox: Some(sandbox.clone()),
@@ -128,15 +134,17 @@ impl Exit {
             unconditional: false,
         };
         match state {
-            ContainerState::Exited { started_at, finished_at, exit_code, signal, reason, message: own } => Some(Self {
-                exit_code: *exit_code,
-                signal: 0.max(*signal),
-                reason: reason.clone(),
-                message: if message.is_empty() { own.clone() } else { message.to_owned() },
-                started_at: Some(*started_at),
-                finished_at: Some(*finished_at),
-                ..blank
-            }),
+            ContainerState::Exited { started_at, finished_at, exit_code, signal, reason, message: own } => {
+                Some(Self {
+                    exit_code: *exit_code,
+                    signal: 0.max(*signal),
+                    reason: reason.clone(),
+                    message: if message.is_empty() { own.clone() } else { message.to_owned() },
+                    started_at: Some(*started_at),
+                    finished_at: Some(*finished_at),
+                    ..blank
+                })
+            }
             ContainerState::Unknown => Some(blank),
             ContainerState::Created | ContainerState::Running { .. } => None,
         }
@@ -256,7 +264,8 @@ impl Slot {
 
     /// The container is observed running.
     pub fn adopt(&mut self, seen: &Observed, started_at: Timestamp) {
-        let image = ImageRef { id: seen.status.config.image_id.clone(), reference: seen.image_reference.clone() };
+        let image =
+            ImageRef { id: seen.status.config.image_id.clone(), reference: seen.image_reference.clone() };
         self.phase = Phase::Running(Box::new(Running {
             id: seen.status.id.clone(),
             sandbox: seen.status.sandbox.clone(),

@@ -2,17 +2,17 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodIP, PodStatus, VolumeMountStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, PodIP, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::Machine;
 use super::adopt::ID_PREFIX;
 use super::ending::Cause;
 use super::event::Effect;
 use super::slot::{Exit, Slot, Waiting};
 use super::spec::{Kind, grace_seconds};
-use super::Machine;
 use crate::quantity;
 
 impl Machine {
@@ -40,8 +40,11 @@ impl Machine {
             self.slots.iter().map(|slot| (slot.member.kind, self.container_status(slot))).collect();
         let (phase, reason, message) = self.phase_and_reason(&statuses);
         let of = |kinds: &[Kind]| {
-            let list: Vec<_> =
-                statuses.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, status)| status.clone()).collect();
+            let list: Vec<_> = statuses
+                .iter()
+                .filter(|(kind, _)| kinds.contains(kind))
+                .map(|(_, status)| status.clone())
+                .collect();
             Some(list).filter(|list| !list.is_empty())
         };
         let ips = self.addresses();
@@ -56,7 +59,8 @@ impl Machine {
             host_ip: self.node.host_ips.first().cloned(),
             host_ips: Some(self.node.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
             pod_ip: ips.first().cloned(),
-            pod_ips: Some(ips.into_iter().map(|ip| PodIP { ip }).collect::<Vec<_>>()).filter(|ips| !ips.is_empty()),
+            pod_ips: Some(ips.into_iter().map(|ip| PodIP { ip }).collect::<Vec<_>>())
+                .filter(|ips| !ips.is_empty()),
             qos_class: self.qos_class(),
             start_time: Some(Time(self.start_time)),
             observed_generation: self.pod.metadata.generation,
@@ -106,7 +110,8 @@ impl Machine {
             let phase = self.phase_of(statuses, false);
             return plain(if matches!(phase, "Succeeded" | "Failed") { "Running" } else { phase });
         }
-        let failed = |reason: &str, message: &str| ("Failed".to_owned(), reason.to_owned(), message.to_owned());
+        let failed =
+            |reason: &str, message: &str| ("Failed".to_owned(), reason.to_owned(), message.to_owned());
         match &ending.cause {
             Cause::DeadlineExceeded => {
                 failed("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
@@ -121,11 +126,13 @@ impl Machine {
         let (state, last) = self.states(slot);
         let newest = slot.exit.as_ref();
         let image = running.map(|r| &r.image).or(newest.map(|exit| &exit.image));
-        let id = running.map(|r| r.id.0.as_str()).or(newest.map(|exit| exit.id.as_str())).filter(|id| !id.is_empty());
+        let id = running
+            .map(|r| r.id.0.as_str())
+            .or(newest.map(|exit| exit.id.as_str()))
+            .filter(|id| !id.is_empty());
         let resources = running.map_or(&slot.member.container.resources, |running| &running.resources);
-        let has_resources = |r: &k8s_openapi::api::core::v1::ResourceRequirements| {
-            r.requests.is_some() || r.limits.is_some()
-        };
+        let has_resources =
+            |r: &k8s_openapi::api::core::v1::ResourceRequirements| r.requests.is_some() || r.limits.is_some();
         let ready = match slot.member.kind {
             Kind::Init => self.init_done(slot),
             Kind::Ephemeral => false,
@@ -160,7 +167,9 @@ impl Machine {
         match (&slot.waiting, &slot.exit) {
             (Some(waiting_for), exit) if !over || exit.is_none() => (waiting(waiting_for), ended(&slot.exit)),
             (_, Some(exit)) => (terminated(exit), ended(&slot.previous)),
-            (None, None) if over && self.initialized && slot.member.kind == Kind::Main => (unknown_end(), None),
+            (None, None) if over && self.initialized && slot.member.kind == Kind::Main => {
+                (unknown_end(), None)
+            }
             (_, None) => (waiting(&self.default_waiting(slot)), None),
         }
     }

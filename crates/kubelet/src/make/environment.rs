@@ -11,7 +11,7 @@ use super::expansion::expand;
 use super::field::{Surroundings, field_value, resource_value};
 
 /// Finds objects that the pod refers to, in its namespace; `Ok(None)` when there is none.
-pub trait Lookup {
+pub trait Lookup: Sync {
     fn config_map(&self, name: &str) -> Result<Option<Arc<Object>>, Status>;
     fn secret(&self, name: &str) -> Result<Option<Arc<Object>>, Status>;
 }
@@ -88,13 +88,18 @@ fn add_source(result: &mut Ordered, source: &EnvFromSource, lookup: &dyn Lookup)
 }
 
 /// The keys of a config map with their bytes.
-pub fn config_map_data(lookup: &dyn Lookup, name: &str, optional: bool) -> Result<BTreeMap<String, Vec<u8>>, String> {
+pub fn config_map_data(
+    lookup: &dyn Lookup,
+    name: &str,
+    optional: bool,
+) -> Result<BTreeMap<String, Vec<u8>>, String> {
     match lookup.config_map(name).map_err(|status| status.to_string())? {
         None if optional => Ok(BTreeMap::new()),
         None => Err(format!("configmap {name:?} not found")),
         Some(object) => {
             let map: Arc<ConfigMap> = client::typed(&object).map_err(|status| status.to_string())?;
-            let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+            let text =
+                map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
             let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
             Ok(text.chain(binary).collect())
         }
@@ -102,7 +107,11 @@ pub fn config_map_data(lookup: &dyn Lookup, name: &str, optional: bool) -> Resul
 }
 
 /// The keys of a secret with their bytes.
-pub fn secret_data(lookup: &dyn Lookup, name: &str, optional: bool) -> Result<BTreeMap<String, Vec<u8>>, String> {
+pub fn secret_data(
+    lookup: &dyn Lookup,
+    name: &str,
+    optional: bool,
+) -> Result<BTreeMap<String, Vec<u8>>, String> {
     match lookup.secret(name).map_err(|status| status.to_string())? {
         None if optional => Ok(BTreeMap::new()),
         None => Err(format!("secret {name:?} not found")),
@@ -130,19 +139,26 @@ fn value_from(
         let target = target.ok_or_else(|| format!("container {} not found", named.unwrap_or_default()))?;
         return resource_value(target, resource, around).map(Some);
     }
-    let key_of = |kind: &str, data: BTreeMap<String, Vec<u8>>, name: &str, key: &str, optional: bool| {
-        match data.get(key) {
+    let key_of =
+        |kind: &str, data: BTreeMap<String, Vec<u8>>, name: &str, key: &str, optional: bool| match data
+            .get(key)
+        {
             Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
             None if optional => Ok(None),
             None => {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
                 Err(format!("couldn't find key {key} in {kind} {namespace}/{name}"))
             }
-        }
-    };
+        };
     if let Some(from) = &from.config_map_key_ref {
         let optional = from.optional == Some(true);
-        return key_of("ConfigMap", config_map_data(lookup, &from.name, optional)?, &from.name, &from.key, optional);
+        return key_of(
+            "ConfigMap",
+            config_map_data(lookup, &from.name, optional)?,
+            &from.name,
+            &from.key,
+            optional,
+        );
     }
     if let Some(from) = &from.secret_key_ref {
         let optional = from.optional == Some(true);
@@ -154,7 +170,10 @@ fn value_from(
 /// A container of the pod, init containers included.
 pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .find(|container| container.name == name)
 }
 
 /// `NAME_SERVICE_HOST` and its family: for the pod's namespace if it wants service links, and always for the
@@ -164,7 +183,8 @@ fn service_environment(pod: &Pod, services: &[Arc<Service>]) -> BTreeMap<String,
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
     let mut chosen: BTreeMap<String, &Service> = BTreeMap::new();
     for service in services {
-        let (own, name) = (service.metadata.namespace.as_deref(), service.metadata.name.clone().unwrap_or_default());
+        let (own, name) =
+            (service.metadata.namespace.as_deref(), service.metadata.name.clone().unwrap_or_default());
         let master = own == Some("default") && name == "kubernetes";
         if links && own == Some(namespace) {
             chosen.insert(name, service);
@@ -211,7 +231,9 @@ fn add_service(variables: &mut BTreeMap<String, String>, name: &str, service: &S
 /// Decodes the registry credentials of a `kubernetes.io/dockerconfigjson` (or `dockercfg`) secret: host → credentials.
 pub fn registry_credentials(secret: &Secret) -> Vec<(String, images::Credentials)> {
     let data = secret.data.as_ref();
-    let get = |key: &str| data.and_then(|data| data.get(key)).and_then(|value| serde_json::from_slice(&value.0).ok());
+    let get = |key: &str| {
+        data.and_then(|data| data.get(key)).and_then(|value| serde_json::from_slice(&value.0).ok())
+    };
     let wrapped: Option<serde_json::Value> = get(".dockerconfigjson");
     let plain: Option<serde_json::Value> = get(".dockercfg");
     let hosts = wrapped.map(|mut config| config["auths"].take()).or(plain).unwrap_or_default();
@@ -296,15 +318,21 @@ mod tests {
                 S=secret
             "#]],
         );
-        let missing = |name: &str, key: &str| {
-            json!({"name": "c", "env": [{"name": "S", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}]})
-        };
-        check(missing("no", "k"), json!([]), expect![[r#"
+        let missing = |name: &str, key: &str| json!({"name": "c", "env": [{"name": "S", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}]});
+        check(
+            missing("no", "k"),
+            json!([]),
+            expect![[r#"
             error: configmap "no" not found
-        "#]]);
-        check(missing("there", "no"), json!([]), expect![[r#"
+        "#]],
+        );
+        check(
+            missing("there", "no"),
+            json!([]),
+            expect![[r#"
             error: couldn't find key no in ConfigMap ns/there
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -315,8 +343,12 @@ mod tests {
         };
         check(
             json!({"name": "c"}),
-            json!([service("ns", "my-db", "10.0.0.9"), service("default", "kubernetes", "10.0.0.1"),
-                service("ns", "headless", "None"), service("other", "x", "10.0.0.3")]),
+            json!([
+                service("ns", "my-db", "10.0.0.9"),
+                service("default", "kubernetes", "10.0.0.1"),
+                service("ns", "headless", "None"),
+                service("other", "x", "10.0.0.3")
+            ]),
             expect![[r#"
                 KUBERNETES_PORT=tcp://10.0.0.1:443
                 KUBERNETES_PORT_443_TCP=tcp://10.0.0.1:443

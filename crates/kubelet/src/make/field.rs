@@ -36,7 +36,9 @@ pub fn field_value(pod: &Pod, path: &str, around: &Surroundings) -> Result<Strin
         "metadata.uid" => meta.uid.clone(),
         "metadata.labels" => Some(format_map(meta.labels.as_ref())),
         "metadata.annotations" => Some(format_map(meta.annotations.as_ref())),
-        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).or_else(|| Some(around.node_name.clone())),
+        "spec.nodeName" => {
+            spec.and_then(|spec| spec.node_name.clone()).or_else(|| Some(around.node_name.clone()))
+        }
         "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()),
         "status.hostIP" => around.host_ips.first().cloned(),
         "status.hostIPs" => Some(around.host_ips.join(",")),
@@ -54,8 +56,11 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// `key="escaped value"` lines in order of the keys, as the downward API writes maps.
 fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<_> =
-        map.into_iter().flatten().map(|(key, value)| format!("{key}={}", crate::text::go_quote(value))).collect();
+    let lines: Vec<_> = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", crate::text::go_quote(value)))
+        .collect();
     lines.join("\n")
 }
 
@@ -80,7 +85,8 @@ pub fn resource_value(
         "requests" => find(false).or_else(|| find(true)).unwrap_or(0),
         _ => return Err(format!("unsupported container resource: {}", selector.resource)),
     };
-    let divisor = selector.divisor.as_ref().and_then(quantity::millis).filter(|divisor| *divisor > 0).unwrap_or(1000);
+    let divisor =
+        selector.divisor.as_ref().and_then(quantity::millis).filter(|divisor| *divisor > 0).unwrap_or(1000);
     Ok((i128::from(amount) + i128::from(divisor) - 1).div_euclid(i128::from(divisor)).to_string())
 }
 
@@ -100,9 +106,11 @@ mod tests {
 
     #[test]
     fn fields() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"b": "2\n", "a": "1"}}}))
-            .unwrap();
-        let around = Surroundings { pod_ips: vec!["10.0.0.2".into(), "fd00::2".into()], ..Surroundings::default() };
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"b": "2\n", "a": "1"}}}))
+                .unwrap();
+        let around =
+            Surroundings { pod_ips: vec!["10.0.0.2".into(), "fd00::2".into()], ..Surroundings::default() };
         let cases = [
             ("metadata.name", Ok("n")),
             ("metadata.labels", Ok("a=\"1\"\nb=\"2\\n\"")),

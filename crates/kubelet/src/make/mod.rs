@@ -103,7 +103,7 @@ pub struct Ingredients<'a> {
     pub attempt: u32,
     pub image: &'a Image,
     pub services: &'a [Arc<Service>],
-    pub lookup: &'a (dyn Lookup + Sync),
+    pub lookup: &'a dyn Lookup,
     pub around: &'a Surroundings,
     pub node: &'a NodeSettings,
     pub volumes: &'a Volumes,
@@ -115,8 +115,10 @@ pub struct Ingredients<'a> {
 pub fn container_config(from: &Ingredients<'_>) -> Result<ContainerConfig, String> {
     let container: &Container = &from.member.container;
     let variables = environment(from.pod, container, from.services, from.lookup, from.around)?;
-    let find = |name: &str| variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, find)).collect();
+    let find =
+        |name: &str| variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let expanded =
+        |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, find)).collect();
     let mut security = security::security(from.pod, container, from.image, &from.node.seccomp_root)?;
     security.target_container = from.target.clone();
     let made = mounts::mounts(from, &find)?;

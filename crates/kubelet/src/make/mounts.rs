@@ -21,7 +21,11 @@ pub struct Made {
 
 /// Where the container writes its last words.
 pub fn termination_path(container: &Container) -> &str {
-    container.termination_message_path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/dev/termination-log")
+    container
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/dev/termination-log")
 }
 
 /// Makes all mounts. `variables` expands `subPathExpr`.
@@ -89,7 +93,10 @@ fn volume_mount(
     })
 }
 
-fn sub_path(mount: &VolumeMount, variables: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+fn sub_path(
+    mount: &VolumeMount,
+    variables: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<String>, String> {
     if let Some(expression) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
         let missing = std::cell::RefCell::new(None);
         let text = expand(expression, |name| {

@@ -31,7 +31,9 @@ impl Resolver {
             let rest = words.take_while(|word| !word.starts_with(['#', ';'])).map(str::to_owned);
             match keyword {
                 Some("nameserver") => resolver.servers.extend(rest.take(1)),
-                Some("search" | "domain") => resolver.searches = rest.filter(|domain| domain != ".").collect(),
+                Some("search" | "domain") => {
+                    resolver.searches = rest.filter(|domain| domain != ".").collect()
+                }
                 Some("options") => resolver.options = rest.collect(),
                 _ => {}
             }
@@ -106,7 +108,8 @@ pub fn hostnames(pod: &Pod, cluster_domain: &str, node_hostname: &str) -> (Strin
         return (node_hostname.to_owned(), None);
     }
     let meta = &pod.metadata;
-    let name = spec.hostname.filter(|name| !name.is_empty()).or_else(|| meta.name.clone()).unwrap_or_default();
+    let name =
+        spec.hostname.filter(|name| !name.is_empty()).or_else(|| meta.name.clone()).unwrap_or_default();
     let short = name[..name.len().min(63)].trim_end_matches(['-', '.']).to_owned();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let full = spec
@@ -128,7 +131,12 @@ const HOSTS_HEAD: &str = "# Kubernetes-managed hosts file.\n\
     fe00::2\tip6-allrouters\n";
 
 /// `/etc/hosts` of the pod. With the host's network it is the host's file with the aliases appended.
-pub fn hosts_file(pod: &Pod, pod_ips: &[String], names: &(String, Option<String>), host_file: &str) -> String {
+pub fn hosts_file(
+    pod: &Pod,
+    pod_ips: &[String],
+    names: &(String, Option<String>),
+    host_file: &str,
+) -> String {
     let spec = pod.spec.clone().unwrap_or_default();
     let mut text = if spec.host_network == Some(true) {
         format!("# Kubernetes-managed hosts file (host network).\n{host_file}")
@@ -136,7 +144,9 @@ pub fn hosts_file(pod: &Pod, pod_ips: &[String], names: &(String, Option<String>
         let mut text = HOSTS_HEAD.to_owned();
         for ip in pod_ips {
             match &names.1 {
-                Some(full) => text += &format!("{ip}\t{full}\t{}\n", full.split('.').next().unwrap_or(&names.0)),
+                Some(full) => {
+                    text += &format!("{ip}\t{full}\t{}\n", full.split('.').next().unwrap_or(&names.0))
+                }
                 None => text += &format!("{ip}\t{}\n", names.0),
             }
         }
@@ -160,22 +170,27 @@ mod tests {
 
     fn pod(mut spec: Value) -> Pod {
         spec["containers"] = json!([]);
-        serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "ns"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "ns"}, "spec": spec}))
+            .unwrap()
     }
 
     fn check_resolver(spec: Value, expect: Expect) {
-        let host = Resolver::parse("nameserver 192.0.2.1 # x\nsearch corp.example .\noptions ndots:2 rotate\n");
+        let host =
+            Resolver::parse("nameserver 192.0.2.1 # x\nsearch corp.example .\noptions ndots:2 rotate\n");
         let cluster = ClusterDns { servers: vec!["10.96.0.10".into()], domain: "cluster.local".into() };
         expect.assert_eq(&resolver(&pod(spec), &host, &cluster).render());
     }
 
     #[test]
     fn policies() {
-        check_resolver(json!({}), expect![[r#"
+        check_resolver(
+            json!({}),
+            expect![[r#"
             search ns.svc.cluster.local svc.cluster.local cluster.local corp.example
             nameserver 10.96.0.10
             options ndots:5
-        "#]]);
+        "#]],
+        );
         let host = expect![[r#"
             search corp.example
             nameserver 192.0.2.1

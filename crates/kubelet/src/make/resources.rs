@@ -83,9 +83,11 @@ fn pod_limits(pod: &Pod) -> (Option<i64>, Option<i64>) {
     }
     let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let sum = |pick: fn((Option<i64>, Option<i64>)) -> Option<i64>| {
-        all().map(|container| pick(quantity::limits(container.resources.as_ref()))).try_fold(0_i64, |sum, limit| {
-            limit.filter(|limit| *limit > 0).map(|limit| sum.saturating_add(limit))
-        })
+        all()
+            .map(|container| pick(quantity::limits(container.resources.as_ref())))
+            .try_fold(0_i64, |sum, limit| {
+                limit.filter(|limit| *limit > 0).map(|limit| sum.saturating_add(limit))
+            })
     };
     (sum(|limits| limits.0), sum(|limits| limits.1))
 }

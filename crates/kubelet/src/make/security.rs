@@ -9,7 +9,12 @@ use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
 use crate::machine::spec::display_name;
 
 /// The container's security, its own context before the pod's. `Err` is upstream's message.
-pub fn security(pod: &Pod, container: &Container, image: &Image, seccomp_root: &Path) -> Result<Security, String> {
+pub fn security(
+    pod: &Pod,
+    container: &Container,
+    image: &Image,
+    seccomp_root: &Path,
+) -> Result<Security, String> {
     let pod_context = pod.spec.as_ref().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let capabilities = own.capabilities.unwrap_or_default();
@@ -17,7 +22,8 @@ pub fn security(pod: &Pod, container: &Container, image: &Image, seccomp_root: &
     if own.run_as_non_root.or(pod_context.run_as_non_root) == Some(true) {
         verify_non_root(pod, container, run_as_user, image)?;
     }
-    let mut groups: Vec<u32> = pod_context.supplemental_groups.iter().flatten().filter_map(|id| narrow(*id)).collect();
+    let mut groups: Vec<u32> =
+        pod_context.supplemental_groups.iter().flatten().filter_map(|id| narrow(*id)).collect();
     groups.extend(pod_context.fs_group.and_then(narrow));
     let privileged = own.privileged == Some(true);
     let bare = |names: Option<Vec<String>>| {
@@ -81,10 +87,12 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(pod: Value, own: Value, user: &str, want: Result<(), &str>) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"containers": [], "securityContext": pod}}))
-        .unwrap();
-        let container: Container = serde_json::from_value(json!({"name": "c", "securityContext": own})).unwrap();
+            .unwrap();
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "securityContext": own})).unwrap();
         let config = ImageConfig { user: user.to_owned(), ..ImageConfig::default() };
         let image = Image { config, ..Image::default() };
         let got = security(&pod, &container, &image, Path::new("/s")).map(|_| ());
@@ -105,7 +113,9 @@ mod tests {
             json!({}),
             must(),
             "nobody",
-            Err("container has runAsNonRoot and image has non-numeric user (nobody), cannot verify user is non-root"),
+            Err(
+                "container has runAsNonRoot and image has non-numeric user (nobody), cannot verify user is non-root",
+            ),
         );
     }
 }

@@ -45,10 +45,16 @@ pub fn hugepages(root: &Path) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let kib = name.strip_prefix("hugepages-").and_then(|rest| rest.strip_suffix("kB")).and_then(|n| n.parse::<u64>().ok());
-        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok().and_then(|n| n.trim().parse::<u64>().ok());
+        let kib = name
+            .strip_prefix("hugepages-")
+            .and_then(|rest| rest.strip_suffix("kB"))
+            .and_then(|n| n.parse::<u64>().ok());
+        let count = fs::read_to_string(entry.path().join("nr_hugepages"))
+            .ok()
+            .and_then(|n| n.trim().parse::<u64>().ok());
         if let (Some(kib), Some(count)) = (kib, count) {
-            let size = if kib % (1 << 20) == 0 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
+            let size =
+                if kib % (1 << 20) == 0 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
             found.insert(format!("hugepages-{size}"), count * kib * 1024);
         }
     }

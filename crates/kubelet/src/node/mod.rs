@@ -144,7 +144,10 @@ impl NodeKeeper {
         let nodes = self.client.cluster::<Node>();
         let known = nodes.get(&self.facts.name).await?.value();
         let status = self.status(Some(&known["status"])).await;
-        nodes.patch_status(&self.facts.name, Patch::StrategicMerge(json!({"status": status}))).await.map(|_node| ())
+        nodes
+            .patch_status(&self.facts.name, Patch::StrategicMerge(json!({"status": status})))
+            .await
+            .map(|_node| ())
     }
 
     async fn keep_lease(&self, node_uid: String) {

@@ -87,7 +87,8 @@ mod tests {
         };
         let (a, b) = (pod("a", 0, "100"), pod("b", 0, "10"));
         let (c, d) = (pod("c", 5, "0"), pod("critical", 2_000_000_000, "0"));
-        let chosen = |usage: &[(&Pod, u64)]| choose_for_memory(usage).and_then(|pod| pod.metadata.name.clone());
+        let chosen =
+            |usage: &[(&Pod, u64)]| choose_for_memory(usage).and_then(|pod| pod.metadata.name.clone());
         assert_eq!(chosen(&[(&a, 50), (&b, 20), (&c, 500), (&d, 999)]).as_deref(), Some("b"));
         assert_eq!(chosen(&[(&a, 300), (&b, 20)]).as_deref(), Some("a"));
         assert_eq!(chosen(&[(&d, 999)]), None);

@@ -70,17 +70,21 @@ mod tests {
 
     #[test]
     fn judges() {
-        let asks = |cpu: &str, memory: &str| {
-            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]})
-        };
+        let asks = |cpu: &str, memory: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]});
         check(asks("500m", "1000"), None);
         check(
             asks("501m", "1"),
-            Some(("OutOfcpu", "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000")),
+            Some((
+                "OutOfcpu",
+                "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000",
+            )),
         );
         check(
             asks("0", "1001"),
-            Some(("OutOfmemory", "Node didn't have enough resource: memory, requested: 1001, used: 0, capacity: 1000")),
+            Some((
+                "OutOfmemory",
+                "Node didn't have enough resource: memory, requested: 1001, used: 0, capacity: 1000",
+            )),
         );
         check(json!({"containers": [], "nodeSelector": {"zone": "a"}}), None);
         check(

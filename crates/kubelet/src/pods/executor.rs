@@ -110,7 +110,8 @@ impl Executor {
     /// Makes, creates and starts a container, then runs its postStart hook.
     pub async fn start_container(self, start: Start) {
         let name = start.member.container.name.clone();
-        let failed = |id, failure, message| Event::StartFailed { container: name.clone(), id, failure, message };
+        let failed =
+            |id, failure, message| Event::StartFailed { container: name.clone(), id, failure, message };
         // The semaphore is never closed.
         let _permit = self.shared.starts.acquire().await;
         let config = match self.config(&start).await {
@@ -133,14 +134,20 @@ impl Executor {
     async fn report_start(&self, start: &Start, container: String, id: ContainerId) {
         let status = self.shared.runtime.container(&id).await.ok();
         let started_at = match status.as_ref().map(|status| &status.state) {
-            Some(ContainerState::Running { started_at } | ContainerState::Exited { started_at, .. }) => *started_at,
+            Some(ContainerState::Running { started_at } | ContainerState::Exited { started_at, .. }) => {
+                *started_at
+            }
             _ => self.shared.env.now(),
         };
         let lifecycle = start.member.container.lifecycle.as_ref();
         let hook = lifecycle.and_then(|lifecycle| lifecycle.post_start.clone());
-        let started = Event::Started { container: container.clone(), id: id.clone(), started_at, hook: hook.is_some() };
+        let started =
+            Event::Started { container: container.clone(), id: id.clone(), started_at, hook: hook.is_some() };
         self.answer(started).await;
-        if matches!(status.map(|status| status.state), Some(ContainerState::Exited { .. } | ContainerState::Unknown)) {
+        if matches!(
+            status.map(|status| status.state),
+            Some(ContainerState::Exited { .. } | ContainerState::Unknown)
+        ) {
             return self.report_end(container, id).await;
         }
         if let Some(hook) = hook {
@@ -255,8 +262,13 @@ impl Executor {
 pub async fn remove_all(shared: &Shared, pod: &PodIdentity) -> Result<(), String> {
     let runtime = &shared.runtime;
     let text = |error: RuntimeError| chain(&error);
-    let sandboxes: Vec<_> =
-        runtime.sandboxes().await.map_err(text)?.into_iter().filter(|s| s.config.pod.uid == pod.uid).collect();
+    let sandboxes: Vec<_> = runtime
+        .sandboxes()
+        .await
+        .map_err(text)?
+        .into_iter()
+        .filter(|s| s.config.pod.uid == pod.uid)
+        .collect();
     let containers = runtime.containers().await.map_err(text)?;
     for container in containers.iter().filter(|c| sandboxes.iter().any(|sandbox| sandbox.id == c.sandbox)) {
         match runtime.remove_container(&container.id).await {
@@ -273,7 +285,9 @@ pub async fn remove_all(shared: &Shared, pod: &PodIdentity) -> Result<(), String
     shared.volumes.remove_pod(&pod.uid).map_err(|error| error.to_string())?;
     let logs = make::log_directory(&shared.settings, pod);
     match tokio::fs::remove_dir_all(&logs).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", logs.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", logs.display()))
+        }
         _ => Ok(()),
     }
 }

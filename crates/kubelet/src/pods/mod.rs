@@ -192,7 +192,9 @@ impl Pods {
     async fn happened(&self, happening: RuntimeEvent) {
         match happening {
             RuntimeEvent::Started { .. } => {}
-            RuntimeEvent::Exited { container, pod, .. } => self.tell(&pod.uid, Signal::Ended(container)).await,
+            RuntimeEvent::Exited { container, pod, .. } => {
+                self.tell(&pod.uid, Signal::Ended(container)).await
+            }
             RuntimeEvent::SandboxStopped { sandbox, pod } => {
                 self.tell(&pod.uid, Signal::Event(Event::SandboxStopped(sandbox))).await;
             }
@@ -209,7 +211,8 @@ impl Pods {
         if self.workers.lock().contains_key(&uid) {
             return;
         }
-        let known = !sandboxes.is_empty() || pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        let known =
+            !sandboxes.is_empty() || pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         let rejected = if known { None } else { self.admit(&pod).err() };
         let requests = if rejected.is_some() { (0, 0) } else { quantity::pod_requests(&pod) };
         let (inbox, receiver) = mpsc::channel(INBOX);
@@ -279,7 +282,8 @@ pub async fn stop_everything(shared: &Shared, grace: Duration) {
         }
     }
     let sandboxes = runtime.sandboxes().await.unwrap_or_default();
-    let stops = sandboxes.iter().filter(|sandbox| sandbox.ready).map(|sandbox| runtime.stop_sandbox(&sandbox.id));
+    let stops =
+        sandboxes.iter().filter(|sandbox| sandbox.ready).map(|sandbox| runtime.stop_sandbox(&sandbox.id));
     for stopped in futures::future::join_all(stops).await {
         if let Err(error) = stopped {
             tracing::warn!(error = chain(&error), "sandbox not stopped");

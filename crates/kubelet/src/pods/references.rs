@@ -164,12 +164,21 @@ async fn follow_once(client: &Client, reference: &Reference, entry: &Weak<Entry>
         ReferenceKind::Secret => client.namespaced::<Secret>(&reference.namespace),
     };
     let field_selector = format!("metadata.name={}", reference.name);
-    let list = resources.list(&ListOptions { field_selector: field_selector.clone(), ..ListOptions::default() }).await?;
+    let list = resources
+        .list(&ListOptions { field_selector: field_selector.clone(), ..ListOptions::default() })
+        .await?;
     let found = list.items.into_iter().next();
-    let set = |known| if let Some(entry) = entry.upgrade() { entry.set(known) };
+    let set = |known| {
+        if let Some(entry) = entry.upgrade() {
+            entry.set(known)
+        }
+    };
     set(found.map_or(Known::Missing, Known::Present));
-    let options =
-        WatchOptions { field_selector, resource_version: list.revision.to_string(), ..WatchOptions::default() };
+    let options = WatchOptions {
+        field_selector,
+        resource_version: list.revision.to_string(),
+        ..WatchOptions::default()
+    };
     let mut stream = resources.watch(&options).await?;
     while let Some(event) = stream.next().await {
         match event? {

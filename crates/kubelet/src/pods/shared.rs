@@ -14,8 +14,8 @@ use crate::machine::NodeFacts;
 use crate::make::NodeSettings;
 use crate::make::field::Surroundings;
 use crate::probes::Prober;
-use reconcile::events::Recorder;
 use crate::volumes::Volumes;
+use reconcile::events::Recorder;
 
 /// See the module's documentation. Held in one `Arc`.
 pub struct Shared {

@@ -7,8 +7,8 @@ use client::{Client, DeleteOptions, Patch, Preconditions};
 use containers::PodIdentity;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use machinery::Status;
-use serde_json::{Map, Value, json};
 use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -99,7 +99,8 @@ pub fn patch(before: &PodStatus, after: &PodStatus, uid: &str) -> Option<Value> 
 fn changed_conditions(before: Option<&Value>, after: &Value) -> Value {
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let (before, after) = (list(before), list(Some(after)));
-    let mut changes: Vec<Value> = after.iter().filter(|condition| !before.contains(condition)).cloned().collect();
+    let mut changes: Vec<Value> =
+        after.iter().filter(|condition| !before.contains(condition)).cloned().collect();
     for old in &before {
         let kept = after.iter().any(|new| new["type"] == old["type"]);
         let ours = old["type"].as_str().is_some_and(|type_| type_.starts_with("PodResize"));
@@ -162,7 +163,12 @@ pub async fn run(client: Client, pod: PodIdentity, mut known: PodStatus, mailbox
     }
 }
 
-async fn write_status(client: &Client, pod: &PodIdentity, known: &PodStatus, status: &PodStatus) -> Result<(), Status> {
+async fn write_status(
+    client: &Client,
+    pod: &PodIdentity,
+    known: &PodStatus,
+    status: &PodStatus,
+) -> Result<(), Status> {
     let Some(patch) = patch(known, status, &pod.uid) else { return Ok(()) };
     let resources = client.namespaced::<Pod>(&pod.namespace);
     resources.patch_status(&pod.name, Patch::StrategicMerge(patch)).await.map(|_object| ())

@@ -139,7 +139,8 @@ impl Worker {
             Signal::Event(event) => self.step(event),
             Signal::Object(pod) => self.object_changed(pod),
             Signal::Ended(id) => {
-                let name = self.machine.slots().iter().find(|slot| slot.running().is_some_and(|r| r.id == id));
+                let name =
+                    self.machine.slots().iter().find(|slot| slot.running().is_some_and(|r| r.id == id));
                 // A container that is only just starting is not known by its id yet; its starter looks after it.
                 let Some(name) = name.map(|slot| slot.name().to_owned()) else { return self.ended_early(id) };
                 let executor = self.executor();
@@ -148,7 +149,9 @@ impl Worker {
             Signal::Relist => {
                 let executor = self.executor();
                 self.tasks.spawn(async move {
-                    if let Ok((sandboxes, containers)) = observe::pod(&executor.shared, &executor.identity).await {
+                    if let Ok((sandboxes, containers)) =
+                        observe::pod(&executor.shared, &executor.identity).await
+                    {
                         executor.answer(Event::Listed { sandboxes, containers }).await;
                     }
                 });
@@ -294,7 +297,8 @@ impl Worker {
             pod_ip: self.machine.addresses().into_iter().next().unwrap_or_default(),
         };
         let shared = self.executor.shared.clone();
-        let period = Duration::from_secs(plan.probe.period_seconds.unwrap_or(10).max(1).unsigned_abs().into());
+        let period =
+            Duration::from_secs(plan.probe.period_seconds.unwrap_or(10).max(1).unsigned_abs().into());
         let spread = if self.adopted {
             period.min(SPREAD).mul_f64((shared.env.random_u64() % 1000) as f64 / 1000.0)
         } else {

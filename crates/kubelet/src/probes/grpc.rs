@@ -27,7 +27,9 @@ pub async fn probe(host: &str, port: u16, service: &str, limit: Duration) -> Out
 
 async fn check(host: &str, port: u16, service: &str) -> Result<(), String> {
     let at = address(host, port);
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {at}: {}", connect_error(&error)))?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("dial tcp {at}: {}", connect_error(&error)))?;
     let text = |error: hyper::Error| format!("error: health rpc failed: {error}");
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(text)?;
@@ -42,7 +44,7 @@ async fn check(host: &str, port: u16, service: &str) -> Result<(), String> {
         let early = grpc_status(response.headers());
         let body = response.into_body().collect().await.map_err(text)?;
         let status = early.or_else(|| body.trailers().and_then(grpc_status)).unwrap_or(2);
-        Ok((status, body.to_bytes()))
+        Ok::<_, String>((status, body.to_bytes()))
     };
     let (status, body) = tokio::select! {
         answer = call => answer?,
@@ -51,7 +53,8 @@ async fn check(host: &str, port: u16, service: &str) -> Result<(), String> {
     match status {
         0 if serving_status(&body) == Some(SERVING) => Ok(()),
         0 => Err(format!("service unhealthy (responded with {})", name_of(serving_status(&body)))),
-        12 => Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned()),
+        12 => Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+            .to_owned()),
         code => Err(format!("error: health rpc failed with status code {code}")),
     }
 }

@@ -29,7 +29,10 @@ pub struct Request {
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Status { code: u16, body: Vec<u8> },
+    Status {
+        code: u16,
+        body: Vec<u8>,
+    },
     /// No answer, in Go's words.
     Failed(String),
 }
@@ -102,8 +105,9 @@ pub async fn get(prober: &Prober, request: &Request, limit: Duration) -> Answer 
 
 async fn once(prober: &Prober, request: &Request) -> Result<(u16, Option<String>, Vec<u8>), String> {
     let connected = TcpStream::connect((request.host.as_str(), request.port)).await;
-    let stream = connected
-        .map_err(|error| format!("dial tcp {}: {}", address(&request.host, request.port), connect_error(&error)))?;
+    let stream = connected.map_err(|error| {
+        format!("dial tcp {}: {}", address(&request.host, request.port), connect_error(&error))
+    })?;
     if !request.https {
         return exchange(stream, request).await;
     }
@@ -117,8 +121,11 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: &Request,
 ) -> Result<(u16, Option<String>, Vec<u8>), String> {
-    let text = |error: hyper::Error| if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let text = |error: hyper::Error| {
+        if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() }
+    };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
     let message = message(request)?;
     let connection = async move {
         // How the connection ended is told by the answer.
@@ -128,7 +135,8 @@ async fn exchange(
     let answer = async {
         let mut response = sender.send_request(message).await.map_err(text)?;
         let code = response.status().as_u16();
-        let location = response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let location =
+            response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut body = Vec::new();
         while let Some(frame) = response.frame().await {
             if let Ok(data) = frame.map_err(text)?.into_data() {

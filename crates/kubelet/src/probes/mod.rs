@@ -43,7 +43,9 @@ pub struct Plan {
 /// Runs a probe again and again. `spread` delays the first one, so that a restarted kubelet does not probe all
 /// containers at once.
 pub async fn run(shared: Arc<Shared>, plan: Plan, spread: Duration, answers: mpsc::Sender<Event>) {
-    let seconds = |value: Option<i32>, default| Duration::from_secs(value.unwrap_or(default).max(0).unsigned_abs().into());
+    let seconds = |value: Option<i32>, default| {
+        Duration::from_secs(value.unwrap_or(default).max(0).unsigned_abs().into())
+    };
     let initial = after(plan.started_at, seconds(plan.probe.initial_delay_seconds, 0));
     tokio::time::sleep(between(shared.env.now(), initial) + spread).await;
     let period = seconds(plan.probe.period_seconds, 10).max(Duration::from_secs(1));
@@ -101,9 +103,11 @@ async fn exec_probe(shared: &Shared, id: &ContainerId, command: &[String], limit
             let said = [result.stdout, result.stderr].concat();
             Outcome::Failure(head(&String::from_utf8_lossy(&said), MESSAGE_BYTES).to_owned())
         }
-        Err(RuntimeError::Timeout(_)) => {
-            Outcome::Failure(format!("command timed out: {:?} timed out after {}s", command.join(" "), limit.as_secs()))
-        }
+        Err(RuntimeError::Timeout(_)) => Outcome::Failure(format!(
+            "command timed out: {:?} timed out after {}s",
+            command.join(" "),
+            limit.as_secs()
+        )),
         Err(RuntimeError::Start(message)) => Outcome::Failure(message),
         Err(error) => Outcome::Error(chain(&error)),
     }
@@ -112,7 +116,9 @@ async fn exec_probe(shared: &Shared, id: &ContainerId, command: &[String], limit
 fn judge_http(answer: http::Answer) -> Outcome {
     match answer {
         http::Answer::Status { code, .. } if (200..400).contains(&code) => Outcome::Success,
-        http::Answer::Status { code, .. } => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
+        http::Answer::Status { code, .. } => {
+            Outcome::Failure(format!("HTTP probe failed with statuscode: {code}"))
+        }
         http::Answer::Failed(cause) => Outcome::Failure(cause),
     }
 }
@@ -120,7 +126,9 @@ fn judge_http(answer: http::Answer) -> Outcome {
 async fn tcp_probe(host: &str, port: u16, limit: Duration) -> Outcome {
     match tokio::time::timeout(limit, tokio::net::TcpStream::connect((host, port))).await {
         Ok(Ok(_connected)) => Outcome::Success,
-        Ok(Err(error)) => Outcome::Failure(format!("dial tcp {}: {}", address(host, port), connect_error(&error))),
+        Ok(Err(error)) => {
+            Outcome::Failure(format!("dial tcp {}: {}", address(host, port), connect_error(&error)))
+        }
         Err(_late) => Outcome::Failure(format!("dial tcp {}: i/o timeout", address(host, port))),
     }
 }
@@ -147,7 +155,9 @@ pub fn port_number(port: &IntOrString, container: &Container) -> Result<u16, Str
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
             let mut ports = container.ports.iter().flatten();
-            let named = ports.find(|port| port.name.as_deref() == Some(name.as_str())).map(|port| port.container_port);
+            let named = ports
+                .find(|port| port.name.as_deref() == Some(name.as_str()))
+                .map(|port| port.container_port);
             named.or_else(|| name.parse().ok())
         }
     };
@@ -155,5 +165,8 @@ pub fn port_number(port: &IntOrString, container: &Container) -> Result<u16, Str
         IntOrString::String(name) => format!("couldn't find port: {name:?} in container {}", container.name),
         IntOrString::Int(_) => "invalid port".to_owned(),
     })?;
-    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("invalid port number: {number}"))
 }

@@ -145,8 +145,10 @@ mod tests {
         assert!(!write(dir, &payload(&[("a", "1"), ("d/b", "2")]), None, "t2").unwrap(), "nothing changed");
         assert!(write(dir, &payload(&[("a", "3")]), None, "t3").unwrap());
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "3");
-        let mut left: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, ["..data", "..t3", "a"]);
     }

@@ -13,16 +13,18 @@ pub async fn locate(client: &Client, namespace: &str, claim: &str) -> Result<Pat
     let object = client.namespaced::<PersistentVolumeClaim>(namespace).get(claim).await.map_err(text)?;
     let found: std::sync::Arc<PersistentVolumeClaim> = client::typed(&object).map_err(text)?;
     let phase = found.status.as_ref().and_then(|status| status.phase.as_deref());
-    let volume = found.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty());
+    let volume =
+        found.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty());
     let Some(volume) = volume.filter(|_| phase == Some("Bound")) else {
         return Err(format!("error processing PVC {namespace}/{claim}: PVC is not bound"));
     };
     let object = client.cluster::<PersistentVolume>().get(&volume).await.map_err(text)?;
     let found: std::sync::Arc<PersistentVolume> = client::typed(&object).map_err(text)?;
     let spec = found.spec.clone().unwrap_or_default();
-    let bound = spec.claim_ref.as_ref().is_some_and(|to| {
-        to.name.as_deref() == Some(claim) && to.namespace.as_deref() == Some(namespace)
-    });
+    let bound = spec
+        .claim_ref
+        .as_ref()
+        .is_some_and(|to| to.name.as_deref() == Some(claim) && to.namespace.as_deref() == Some(namespace));
     if !bound {
         return Err(format!("PV {volume} is not bound to claim {namespace}/{claim}"));
     }
@@ -33,6 +35,8 @@ pub async fn locate(client: &Client, namespace: &str, claim: &str) -> Result<Pat
     }
     match spec.local {
         Some(local) => Ok(PathBuf::from(local.path)),
-        None => Err(format!("the kind of persistent volume {volume} is not supported: only hostPath and local are")),
+        None => Err(format!(
+            "the kind of persistent volume {volume} is not supported: only hostPath and local are"
+        )),
     }
 }

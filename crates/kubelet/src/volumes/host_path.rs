@@ -17,11 +17,41 @@ pub fn check(path: &Path, kind: &str) -> Result<(), String> {
         "FileOrCreate" if found.is_none() => {
             fs::OpenOptions::new().create_new(true).write(true).open(path).map(|_| ()).map_err(failed)
         }
-        "Directory" | "DirectoryOrCreate" => if found.is_some_and(|t| t.is_dir()) { Ok(()) } else { wrong("directory") },
-        "File" | "FileOrCreate" => if found.is_some_and(|t| t.is_file()) { Ok(()) } else { wrong("file") },
-        "Socket" => if found.is_some_and(|t| t.is_socket()) { Ok(()) } else { wrong("socket file") },
-        "CharDevice" => if found.is_some_and(|t| t.is_char_device()) { Ok(()) } else { wrong("character device") },
-        "BlockDevice" => if found.is_some_and(|t| t.is_block_device()) { Ok(()) } else { wrong("block device") },
+        "Directory" | "DirectoryOrCreate" => {
+            if found.is_some_and(|t| t.is_dir()) {
+                Ok(())
+            } else {
+                wrong("directory")
+            }
+        }
+        "File" | "FileOrCreate" => {
+            if found.is_some_and(|t| t.is_file()) {
+                Ok(())
+            } else {
+                wrong("file")
+            }
+        }
+        "Socket" => {
+            if found.is_some_and(|t| t.is_socket()) {
+                Ok(())
+            } else {
+                wrong("socket file")
+            }
+        }
+        "CharDevice" => {
+            if found.is_some_and(|t| t.is_char_device()) {
+                Ok(())
+            } else {
+                wrong("character device")
+            }
+        }
+        "BlockDevice" => {
+            if found.is_some_and(|t| t.is_block_device()) {
+                Ok(())
+            } else {
+                wrong("block device")
+            }
+        }
         other => Err(format!("{other} is an invalid volume type")),
     }
 }

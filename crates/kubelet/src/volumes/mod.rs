@@ -45,7 +45,7 @@ pub type Failures = Vec<(String, String)>;
 /// What making a pod's volumes needs from outside.
 pub struct Inputs<'a> {
     pub pod: &'a Pod,
-    pub lookup: &'a (dyn Lookup + Sync),
+    pub lookup: &'a dyn Lookup,
     pub around: &'a Surroundings,
 }
 
@@ -123,7 +123,9 @@ impl Volumes {
         if let Some(files) = payload::payload(volume, from) {
             let place = self.memory().join(uid).join(&volume.name);
             let tag = format!("{}.{}", self.env.now().strftime("%Y_%m_%d_%H_%M_%S"), self.env.name_suffix(8));
-            return write_files(&place, &files?, group, &tag).map(|()| place).map_err(|error| error.to_string());
+            return write_files(&place, &files?, group, &tag)
+                .map(|()| place)
+                .map_err(|error| error.to_string());
         }
         if let Some(source) = &volume.empty_dir {
             let place = self.pod_directory(uid).join("volumes/kubernetes.io~empty-dir").join(&volume.name);

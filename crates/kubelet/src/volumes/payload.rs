@@ -49,8 +49,10 @@ impl TokenKey {
 /// The tokens that a pod's volumes want.
 pub fn wanted_tokens(pod: &Pod) -> Vec<TokenKey> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let sources = volumes.filter_map(|volume| volume.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
-    let mut keys: Vec<_> = sources.filter_map(|s| s.service_account_token.as_ref()).map(TokenKey::of).collect();
+    let sources =
+        volumes.filter_map(|volume| volume.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
+    let mut keys: Vec<_> =
+        sources.filter_map(|s| s.service_account_token.as_ref()).map(TokenKey::of).collect();
     keys.sort();
     keys.dedup();
     keys
@@ -123,14 +125,19 @@ fn pick(
     Ok(payload)
 }
 
-fn downward(from: &Sources<'_>, items: &[DownwardAPIVolumeFile], default_mode: u32) -> Result<Payload, String> {
+fn downward(
+    from: &Sources<'_>,
+    items: &[DownwardAPIVolumeFile],
+    default_mode: u32,
+) -> Result<Payload, String> {
     let mut payload = Payload::new();
     for item in items {
         let text = if let Some(field) = &item.field_ref {
             field_value(from.pod, &field.field_path, from.around)?
         } else if let Some(resource) = &item.resource_field_ref {
             let name = resource.container_name.as_deref().unwrap_or_default();
-            let container = find_container(from.pod, name).ok_or_else(|| format!("container {name} not found"))?;
+            let container =
+                find_container(from.pod, name).ok_or_else(|| format!("container {name} not found"))?;
             resource_value(container, resource, from.around)?
         } else {
             String::new()
@@ -193,7 +200,8 @@ mod tests {
     }
 
     fn check(volume: Value, expect: Expect) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"k": "v"}}})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"k": "v"}}})).unwrap();
         let mut volume = volume;
         volume["name"] = json!("v");
         let volume: Volume = serde_json::from_value(volume).unwrap();
@@ -207,7 +215,9 @@ mod tests {
         let text = match payload(&volume, &from).unwrap() {
             Ok(files) => files
                 .iter()
-                .map(|(path, file)| format!("{path} {:o} {:?}\n", file.mode, String::from_utf8_lossy(&file.bytes)))
+                .map(|(path, file)| {
+                    format!("{path} {:o} {:?}\n", file.mode, String::from_utf8_lossy(&file.bytes))
+                })
                 .collect(),
             Err(message) => format!("error: {message}\n"),
         };
@@ -216,23 +226,32 @@ mod tests {
 
     #[test]
     fn kinds() {
-        check(json!({"configMap": {"name": "there"}}), expect![[r#"
+        check(
+            json!({"configMap": {"name": "there"}}),
+            expect![[r#"
             a 644 "1"
             b 644 "\0\u{1}"
-        "#]]);
+        "#]],
+        );
         check(
             json!({"configMap": {"name": "there", "defaultMode": 256, "items": [{"key": "a", "path": "x/y", "mode": 511}]}}),
             expect![[r#"
                 x/y 777 "1"
             "#]],
         );
-        check(json!({"configMap": {"name": "no"}}), expect![[r#"
+        check(
+            json!({"configMap": {"name": "no"}}),
+            expect![[r#"
             error: configmap "no" not found
-        "#]]);
+        "#]],
+        );
         check(json!({"configMap": {"name": "no", "optional": true}}), expect![""]);
-        check(json!({"secret": {"secretName": "there", "items": [{"key": "no", "path": "x"}]}}), expect![[r#"
+        check(
+            json!({"secret": {"secretName": "there", "items": [{"key": "no", "path": "x"}]}}),
+            expect![[r#"
             error: references non-existent secret key: no
-        "#]]);
+        "#]],
+        );
         check(
             json!({"projected": {"defaultMode": 288, "sources": [
                 {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}},

@@ -21,7 +21,8 @@ pub fn prepare(volume: &Path, sub_path: &str, place: &Path, group: Option<u32>) 
         Ok(part) => part,
         Err(_) => {
             let mode = if group.is_some() { 0o2770 } else { 0o750 };
-            create_directories_inside(root.as_fd(), inner, Confine::Beneath, mode).map_err(|error| failed(&error))?
+            create_directories_inside(root.as_fd(), inner, Confine::Beneath, mode)
+                .map_err(|error| failed(&error))?
         }
     };
     let source = descriptor_path(part.as_fd());

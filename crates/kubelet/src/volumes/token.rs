@@ -70,8 +70,10 @@ impl Tokens {
         now: Timestamp,
     ) -> Result<String, Status> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
-        let audiences: Vec<_> = Some(&key.audience).filter(|audience| !audience.is_empty()).into_iter().collect();
+        let account =
+            pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+        let audiences: Vec<_> =
+            Some(&key.audience).filter(|audience| !audience.is_empty()).into_iter().collect();
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -81,11 +83,14 @@ impl Tokens {
                 "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": uid},
             },
         });
-        let answer = client.namespaced::<ServiceAccount>(namespace).create_sub(account, "token", &body).await?;
+        let answer =
+            client.namespaced::<ServiceAccount>(namespace).create_sub(account, "token", &body).await?;
         let answer = answer.value();
-        let value = answer["status"]["token"].as_str().ok_or_else(|| Status::internal("the token is missing"))?;
+        let value =
+            answer["status"]["token"].as_str().ok_or_else(|| Status::internal("the token is missing"))?;
         let expires = answer["status"]["expirationTimestamp"].as_str().and_then(|text| text.parse().ok());
-        let life = expires.map_or(Duration::from_secs(key.expiration_seconds.max(0).unsigned_abs()), |at| between(now, at));
+        let life = expires
+            .map_or(Duration::from_secs(key.expiration_seconds.max(0).unsigned_abs()), |at| between(now, at));
         let refresh_at = after(now, (life * 4 / 5).min(MAX_AGE));
         let token = Token { value: value.to_owned(), refresh_at };
         self.kept.lock().entry(uid.to_owned()).or_default().insert(key.clone(), token);
