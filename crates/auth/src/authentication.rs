@@ -26,7 +26,9 @@ impl Authentication {
         Self { certificates, tokens, audiences }
     }
 
-    async fn verify(&self, token: &str, audiences: &[String]) -> Result<Verified, AuthenticationError> {
+    /// Whose token it is, if it is good for one of `audiences` (empty: those of the API server).
+    pub async fn verify(&self, token: &str, audiences: &[String]) -> Result<Verified, AuthenticationError> {
+        let audiences = if audiences.is_empty() { &self.audiences } else { audiences };
         for authenticator in &self.tokens {
             if let Some(verified) = authenticator.verify(token, audiences).await? {
                 return Ok(verified);
@@ -40,8 +42,7 @@ impl Authentication {
         let token = request["spec"]["token"].as_str().unwrap_or("");
         let asked: Vec<String> =
             serde_json::from_value(request["spec"]["audiences"].clone()).unwrap_or_default();
-        let audiences = if asked.is_empty() { &self.audiences } else { &asked };
-        let status = match self.verify(token, audiences).await {
+        let status = match self.verify(token, &asked).await {
             Ok(Verified { user, audiences }) => {
                 json!({"authenticated": true, "user": user.authenticated(), "audiences": audiences})
             }

@@ -96,3 +96,62 @@ pub fn client_config(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{Authority, Profile};
+    use env::Env;
+    use env::jiff::Timestamp;
+    use rustls::{ClientConnection, ServerConnection};
+
+    /// Shakes hands in memory; the number of certificates that the server got from the client.
+    fn shake_hands(
+        server: Arc<ServerConfig>,
+        client: ClientConfig,
+        name: &str,
+    ) -> Result<usize, rustls::Error> {
+        let mut client = ClientConnection::new(Arc::new(client), name.to_owned().try_into().unwrap())?;
+        let mut server = ServerConnection::new(server)?;
+        while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(server.peer_certificates().map_or(0, <[_]>::len))
+    }
+
+    #[tokio::test]
+    async fn both_sides_check_each_other() {
+        // TLS reads the machine's clock, so the certificates must be valid by it.
+        let env = Env::seeded(1, Timestamp::now());
+        let authority = Authority::ephemeral("kubernetes", &env).unwrap();
+        let foreign = Authority::ephemeral("kubernetes", &env).unwrap();
+        let names = crate::pki::apiserver_names(&["10.96.0.1".parse().unwrap()], "cluster.local", &[]);
+        let serving = authority.issue(&Profile::apiserver(names), &env).unwrap();
+        let serving = ServingIdentity::new(&serving).unwrap();
+        let roots = [authority.certificate().clone()];
+        let server = server_config(serving, &roots).unwrap();
+        let admin = authority.issue(&Profile::admin(), &env).unwrap();
+        let client = |identity| client_config(&roots, identity).unwrap();
+        for name in ["localhost", "127.0.0.1", "10.96.0.1", "kubernetes.default.svc"] {
+            assert_eq!(shake_hands(server.clone(), client(Some(&admin)), name), Ok(1), "{name}");
+        }
+        assert_eq!(shake_hands(server.clone(), client(None), "localhost"), Ok(0));
+        assert!(shake_hands(server.clone(), client(None), "example.com").is_err());
+        // Both authorities have the same name, so this client does offer its certificate.
+        let stranger = foreign.issue(&Profile::admin(), &env).unwrap();
+        assert!(shake_hands(server.clone(), client(Some(&stranger)), "localhost").is_err());
+        let roots = [foreign.certificate().clone()];
+        assert!(shake_hands(server, client_config(&roots, None).unwrap(), "localhost").is_err());
+    }
+}

@@ -12,4 +12,4 @@ pub use bootstrap::{BootstrapAuthenticator, BootstrapToken};
 pub use claims::{BoundClaims, Claims, Reference};
 pub use jwt::{JwtError, SigningKey};
 pub use objects::{LateObjects, Objects};
-pub use service_account::{ServiceAccountTokens, TokenConfig};
+pub use service_account::{Issued, ServiceAccountTokens, TokenConfig};

@@ -46,6 +46,13 @@ impl TokenConfig {
     }
 }
 
+/// A signed token, and when its holder should have replaced it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    pub token: String,
+    pub expires: Timestamp,
+}
+
 /// Issues and validates service account tokens.
 pub struct ServiceAccountTokens {
     key: SigningKey,
@@ -91,16 +98,44 @@ impl ServiceAccountTokens {
         }
         validate(name, seconds)?;
         let account = self.account(namespace, name).await?;
-        let claims = self.claims(&account, &spec, seconds).await?;
-        let token = self.key.sign(&claims).map_err(Status::internal)?;
-        let now = self.env.now();
-        let expires = now.saturating_add(SignedDuration::from_secs(seconds)).map_err(Status::internal)?;
+        let bound = self.bound(&account, &spec).await?;
+        let audiences = spec.audiences.clone().unwrap_or_default();
+        let Issued { token, expires } = self.issue(bound, audiences, seconds)?;
         Ok(json!({
             "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": rfc3339(now)},
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": rfc3339(self.env.now())},
             "spec": spec,
             "status": {"token": token, "expirationTimestamp": rfc3339(expires)},
         }))
+    }
+
+    /// Signs a token for a service account and objects that the caller has checked, for `audiences` (empty: the API
+    /// server) and a lifetime in seconds.
+    pub fn issue(
+        &self,
+        mut bound: BoundClaims,
+        audiences: Vec<String>,
+        seconds: i64,
+    ) -> Result<Issued, Status> {
+        let audiences = if audiences.is_empty() { self.config.audiences.clone() } else { audiences };
+        let time = self.env.now();
+        let now = time.as_second();
+        let ours = audiences.iter().all(|audience| self.config.audiences.contains(audience));
+        let extended = ours && seconds == WARN_ONLY_SECONDS && bound.pod.is_some();
+        bound.warnafter = extended.then_some(now + seconds);
+        let claims = Claims {
+            aud: audiences,
+            exp: now + if extended { EXTENDED_SECONDS } else { seconds },
+            iat: now,
+            iss: self.config.issuer.clone(),
+            jti: self.env.uuid(),
+            nbf: now,
+            sub: service_account_name(&bound.namespace, &bound.serviceaccount.name),
+            bound,
+        };
+        let token = self.key.sign(&claims).map_err(Status::internal)?;
+        let expires = time.saturating_add(SignedDuration::from_secs(seconds)).map_err(Status::internal)?;
+        Ok(Issued { token, expires })
     }
 
     async fn account(&self, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
@@ -108,33 +143,14 @@ impl ServiceAccountTokens {
         account.ok_or_else(|| Status::not_found("", "serviceaccounts", name))
     }
 
-    async fn claims(
-        &self,
-        account: &Object,
-        spec: &TokenRequestSpec,
-        seconds: i64,
-    ) -> Result<Claims, Status> {
-        let (namespace, name) = (&account.meta().namespace, &account.meta().name);
-        let now = self.env.now().as_second();
-        let mut bound = BoundClaims { namespace: namespace.clone(), ..BoundClaims::default() };
-        bound.serviceaccount = reference(account);
+    async fn bound(&self, account: &Object, spec: &TokenRequestSpec) -> Result<BoundClaims, Status> {
+        let namespace = account.meta().namespace.clone();
+        let mut bound =
+            BoundClaims { namespace, serviceaccount: reference(account), ..BoundClaims::default() };
         if let Some(wanted) = &spec.bound_object_ref {
             self.bind(account, wanted, &mut bound).await?;
         }
-        let audiences = spec.audiences.clone().unwrap_or_default();
-        let ours = audiences.iter().all(|audience| self.config.audiences.contains(audience));
-        let extended = ours && seconds == WARN_ONLY_SECONDS && bound.pod.is_some();
-        bound.warnafter = extended.then_some(now + seconds);
-        Ok(Claims {
-            aud: audiences,
-            exp: now + if extended { EXTENDED_SECONDS } else { seconds },
-            iat: now,
-            iss: self.config.issuer.clone(),
-            jti: self.env.uuid(),
-            bound,
-            nbf: now,
-            sub: service_account_name(namespace, name),
-        })
+        Ok(bound)
     }
 
     async fn bind(
