@@ -171,6 +171,7 @@ fn configure_links(socket: &mut Socket, addresses: &[(IpNet, IpAddr)]) -> Result
     }
     let Some(interface) = socket.link(POD_INTERFACE)? else { return Ok(()) };
     let link = interface.index;
+    socket.set_up(link)?;
     let mut routes = Writer::new();
     for (address, gateway) in addresses {
         socket.add_address(&Address { link, address: *address }, AddressFlags { no_prefix_route: true })?;

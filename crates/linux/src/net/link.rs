@@ -111,7 +111,8 @@ impl Socket {
                 info.text(INFO_KIND, "veth");
                 info.nested(INFO_DATA, |data| {
                     data.nested(VETH_INFO_PEER, |peer| {
-                        peer.raw(&header(0, 0, UP, UP));
+                        // It cannot be up before it knows its other end.
+                        peer.raw(&header(0, 0, 0, 0));
                         peer.text(IFLA_IFNAME, veth.peer_name);
                         peer.attribute(IFLA_ADDRESS, &veth.peer_mac);
                         peer.u32(IFLA_MTU, veth.mtu);

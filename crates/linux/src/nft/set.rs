@@ -24,6 +24,8 @@ const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_TIMEOUT: u16 = 4;
 const ELEMENT_KEY_END: u16 = 10;
 const INTERVAL_END: u32 = 1;
+/// What packets add is bounded.
+const DYNAMIC_ELEMENTS_MAX: u32 = 65_536;
 /// Elements of one message share an attribute of at most 64 KiB; an element takes at most a few hundred bytes.
 const ELEMENTS_BYTES_MAX: usize = 48 * 1024;
 
@@ -161,7 +163,9 @@ impl Set {
                 message.be32(7, value_bytes);
             }
         }
-        if self.concatenated_intervals() {
+        if self.dynamic {
+            message.nested(9, |description| description.be32(1, DYNAMIC_ELEMENTS_MAX));
+        } else if self.concatenated_intervals() {
             message.nested(9, |description| description.nested(2, |fields| self.write_fields(fields)));
         }
         message.be32(10, id);
