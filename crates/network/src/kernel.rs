@@ -212,13 +212,12 @@ fn rules(config: &Config) -> Vec<(Chain, Vec<Rule>)> {
     leaving.push([&to_bridge[..], &within(loopback, false, false), &masquerade].concat());
     // Loopback addresses are routable on the bridge for the sake of that; pods must not use it.
     let loopback_guard: Rule = [&from_bridge[..], &within(loopback, true, false), &drop].concat();
-    // Pods on one bridge would be told to speak directly, past the address translation.
-    let redirects = [(2, 1, 5), (10, 58, 137)]
-        .map(|(family, protocol, kind)| [&to_bridge[..], &icmp(family, protocol, kind), &drop].concat());
+    // IPv6 has no setting against telling pods on one bridge to speak directly, past the address translation.
+    let redirects = [&to_bridge[..], &icmp(10, 58, 137), &drop].concat();
     vec![
         (Chain::base("postrouting", HookKind::Nat, Hook::Postrouting, 100), leaving),
         (Chain::base("prerouting", HookKind::Filter, Hook::Prerouting, -300), vec![loopback_guard]),
-        (Chain::base("output", HookKind::Filter, Hook::Output, 0), redirects.into()),
+        (Chain::base("output", HookKind::Filter, Hook::Output, 0), vec![redirects]),
     ]
 }
 

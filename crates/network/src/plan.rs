@@ -189,6 +189,9 @@ pub(crate) fn compile(config: &Config, observed: &Observed) -> Desired {
     let mut sysctls = vec![
         ("ipv4/ip_forward".to_owned(), "1"),
         (format!("ipv4/conf/{}/route_localnet", config.bridge), "1"),
+        // Pods on one bridge would be told to speak directly, past the translation of addresses. Other interfaces
+        // keep their own setting: either of the two is enough to send them.
+        ("ipv4/conf/all/send_redirects".to_owned(), "0"),
         (format!("ipv4/conf/{}/send_redirects", config.bridge), "0"),
     ];
     if config.has_ipv6() {

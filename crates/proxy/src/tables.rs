@@ -23,6 +23,7 @@ use crate::state::{Changes, StaleFlow};
 const MASQUERADE_MARK: u32 = 0x4000;
 const CONNTRACK_NEW: u32 = 8;
 const LOCAL_ADDRESS: u32 = 2;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const WORK: Register = Register(15);
 
@@ -240,8 +241,12 @@ fn chains(cluster: &[IpNet], services: &[IpNet]) -> Vec<(Chain, Vec<Rule>)> {
         rules.map(|rule| [new_connection(), rule].concat()).collect::<Vec<_>>()
     };
     let unknown = services.iter().map(|range| {
-        let reject = Expression::Reject(Reject::PortUnreachable);
-        [within(*range, false), to_local_address(Comparison::NotEqual), vec![reject]].concat()
+        [
+            within(*range, false),
+            to_local_address(Comparison::NotEqual),
+            vec![verdict(Verdict::Goto("refuse".into()))],
+        ]
+        .concat()
     });
     let elsewhere: Vec<Rule> = refusals(&[Scope::Address]).into_iter().chain(unknown).collect();
     let here = refusals(&[Scope::Address, Scope::NodePort]);
@@ -249,7 +254,7 @@ fn chains(cluster: &[IpNet], services: &[IpNet]) -> Vec<(Chain, Vec<Rule>)> {
     vec![
         (Chain::regular("inside"), inside),
         (Chain::regular("outside"), outside),
-        (Chain::regular("refuse"), vec![vec![Expression::Reject(Reject::PortUnreachable)]]),
+        (Chain::regular("refuse"), refuse()),
         (Chain::base("prerouting", HookKind::Nat, Hook::Prerouting, -100), prerouting),
         (Chain::base("output", HookKind::Nat, Hook::Output, -100), output),
         (Chain::base("postrouting", HookKind::Nat, Hook::Postrouting, 99), postrouting()),
@@ -257,6 +262,16 @@ fn chains(cluster: &[IpNet], services: &[IpNet]) -> Vec<(Chain, Vec<Rule>)> {
         (Chain::base("refuse-forward", HookKind::Filter, Hook::Forward, 0), elsewhere),
         (Chain::base("refuse-output", HookKind::Filter, Hook::Output, 0), both),
     ]
+}
+
+/// Clients learn at once that nobody is there. The kernel limits how many ICMP messages it sends, resets it does not.
+fn refuse() -> Vec<Rule> {
+    let tcp = vec![
+        Expression::Meta { key: MetaKey::TransportProtocol, to: WORK },
+        compare(Comparison::Equal, vec![TCP]),
+        Expression::Reject(Reject::TcpReset),
+    ];
+    vec![tcp, vec![Expression::Reject(Reject::PortUnreachable)]]
 }
 
 fn new_connection() -> Rule {
@@ -316,7 +331,8 @@ fn choice_rules(choice: Choice) -> Vec<Rule> {
     };
     // The kernel wants a value even where it is forgotten.
     let no_endpoint = vec![0; 4 * (layout.words() as usize + 1)];
-    let forget = vec![Expression::Load { to: layout.endpoint(), value: no_endpoint }, remember(Dynamic::Delete)];
+    let forget =
+        vec![Expression::Load { to: layout.endpoint(), value: no_endpoint }, remember(Dynamic::Delete)];
     let key = [vec![layout.network(true, layout.client())], key].concat();
     let known = vec![
         Expression::Map { set: affinity.clone(), key: layout.client(), to: layout.endpoint() },
@@ -325,11 +341,7 @@ fn choice_rules(choice: Choice) -> Vec<Rule> {
         layout.translate(),
     ];
     let draw = [&layout.draw(choice.count)[..], &[remember(Dynamic::Add), layout.translate()]].concat();
-    vec![
-        [key.clone(), known].concat(),
-        [key.clone(), forget].concat(),
-        [key, draw].concat(),
-    ]
+    vec![[key.clone(), known].concat(), [key.clone(), forget].concat(), [key, draw].concat()]
 }
 
 fn fields(at: &Frontend) -> Fields {

@@ -84,18 +84,18 @@ fn several_ports_protocols_and_external_addresses() {
         ),
         &[slice(json!([{"addresses": ["10.42.0.5"]}]))],
         expect![[r#"
-            Address 10.96.0.7:53 Udp: one of 1
             Address 10.96.0.7:80 Tcp: one of 1
-            Address 198.51.100.1:53 Udp: one of 1
+            Address 10.96.0.7:53 Udp: one of 1
             Address 198.51.100.1:80 Tcp: one of 1
-            NodePort 0.0.0.0:30053 Udp: one of 1
+            Address 198.51.100.1:53 Udp: one of 1
             NodePort 0.0.0.0:30080 Tcp: one of 1
-            Address 10.96.0.7:53 Udp #0: 10.42.0.5:5353
+            NodePort 0.0.0.0:30053 Udp: one of 1
             Address 10.96.0.7:80 Tcp #0: 10.42.0.5:8080
-            Address 198.51.100.1:53 Udp #0: 10.42.0.5:5353
+            Address 10.96.0.7:53 Udp #0: 10.42.0.5:5353
             Address 198.51.100.1:80 Tcp #0: 10.42.0.5:8080
-            NodePort 0.0.0.0:30053 Udp #0: 10.42.0.5:5353
+            Address 198.51.100.1:53 Udp #0: 10.42.0.5:5353
             NodePort 0.0.0.0:30080 Tcp #0: 10.42.0.5:8080
+            NodePort 0.0.0.0:30053 Udp #0: 10.42.0.5:5353
             Address 10.96.0.7:99 Tcp: refused, Reject
             Address 198.51.100.1:99 Tcp: refused, Reject
         "#]],

@@ -88,7 +88,11 @@ impl Node {
         let netns = self.directory.join(format!("pod{number}"));
         namespace::create(&netns).unwrap();
         let id = SandboxId(format!("{number:02x}").repeat(32));
-        self.network.attach(&id, &PodIdentity::default(), &netns).await.unwrap();
+        let addresses = self.network.attach(&id, &PodIdentity::default(), &netns).await.unwrap();
+        let addresses: Vec<Value> =
+            addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
+        self.api.put("pods", json!({"metadata": {"name": format!("pod{number}"), "namespace": "d"},
+            "spec": {"nodeName": "here", "containers": []}, "status": {"phase": "Running", "podIPs": addresses}}));
         netns
     }
 
@@ -281,6 +285,9 @@ fn host_ports_and_outside_clients() {
         })
         .unwrap();
         neighbour.attach(&SandboxId("ff".repeat(32)), &PodIdentity::default(), &outside).await.unwrap();
+        // The neighbour comes with its own address.
+        let mut netfilter = linux::net::Socket::open(linux::net::Protocol::Netfilter).unwrap();
+        linux::nft::delete_table(&mut netfilter, linux::nft::Family::Inet, "lan").unwrap();
         node.api.put(
             "pods",
             json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"nodeName": "here", "containers": [
