@@ -214,10 +214,21 @@ pub enum ContainerState {
 /// Something happened to a container or sandbox that nobody asked for just now, or a start succeeded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RuntimeEvent {
-    Started { sandbox: SandboxId, container: ContainerId, pod: PodIdentity },
-    Exited { sandbox: SandboxId, container: ContainerId, pod: PodIdentity },
+    Started {
+        sandbox: SandboxId,
+        container: ContainerId,
+        pod: PodIdentity,
+    },
+    Exited {
+        sandbox: SandboxId,
+        container: ContainerId,
+        pod: PodIdentity,
+    },
     /// The pause process is gone.
-    SandboxStopped { sandbox: SandboxId, pod: PodIdentity },
+    SandboxStopped {
+        sandbox: SandboxId,
+        pod: PodIdentity,
+    },
 }
 
 /// What a container uses now.
@@ -297,7 +308,12 @@ pub enum RuntimeError {
 pub trait SandboxNetwork: Send + Sync {
     /// Connects the namespace at `netns` and returns its addresses, the primary one first. Calling it again for
     /// the same sandbox returns the same addresses.
-    async fn attach(&self, id: &SandboxId, pod: &PodIdentity, netns: &Path) -> Result<Vec<IpAddr>, RuntimeError>;
+    async fn attach(
+        &self,
+        id: &SandboxId,
+        pod: &PodIdentity,
+        netns: &Path,
+    ) -> Result<Vec<IpAddr>, RuntimeError>;
     /// Takes everything back that `attach` made; doing so twice is no error.
     async fn detach(&self, id: &SandboxId, netns: &Path) -> Result<(), RuntimeError>;
     /// Learns, at start, which sandboxes are still there with which addresses; everything else is released.
@@ -313,8 +329,11 @@ pub trait Runtime: Send + Sync {
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError>;
 
-    async fn create_container(&self, sandbox: &SandboxId, config: &ContainerConfig)
-    -> Result<ContainerId, RuntimeError>;
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: &ContainerConfig,
+    ) -> Result<ContainerId, RuntimeError>;
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     /// Sends the stop signal (the image's, `TERM` by default), waits up to `grace`, then kills. Returns when it ended.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
@@ -327,8 +346,12 @@ pub trait Runtime: Send + Sync {
     /// Close and open the log again, after it was rotated.
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 
-    async fn exec_sync(&self, id: &ContainerId, command: &[String], timeout: Duration)
-    -> Result<ExecResult, RuntimeError>;
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecResult, RuntimeError>;
     async fn exec(&self, id: &ContainerId, request: &StreamRequest) -> Result<Streams, RuntimeError>;
     async fn attach(&self, id: &ContainerId, request: &StreamRequest) -> Result<Streams, RuntimeError>;
     /// Connects to a port on the sandbox's loopback.

@@ -268,6 +268,12 @@ pub fn close_others_on_exec() {
     unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
+/// Closes every descriptor above 2. Only for a process that will not use what it has open any more.
+pub fn close_all_but_standard() {
+    // SAFETY: the caller has become a process that uses no descriptor but the standard ones.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0) };
+}
+
 /// One process as `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {

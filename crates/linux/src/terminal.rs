@@ -46,3 +46,12 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn null() -> Result<OwnedFd> {
     rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")
 }
+
+/// Lets the tasks of the current tokio runtime wait for a terminal, which is made not to wait itself.
+pub fn watch(terminal: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<std::fs::File>> {
+    use std::os::fd::AsFd;
+    set_nonblocking(terminal.as_fd(), true)?;
+    // SAFETY: a `File` owns its descriptor, which therefore stays the same until both are dropped together.
+    let watched = unsafe { tokio::io::unix::AsyncFd::register(std::fs::File::from(terminal)) };
+    Ok(watched?)
+}
