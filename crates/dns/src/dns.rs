@@ -35,7 +35,9 @@ pub struct Config {
     pub domain: String,
     /// Seconds that clients may remember an answer.
     pub ttl: u32,
-    /// Names the servers for everything else; read again when it changed.
+    /// The servers for everything else.
+    pub upstreams: Vec<SocketAddr>,
+    /// Names them when there are none above; read again when it changed.
     pub resolv_conf: PathBuf,
     /// Domains with servers of their own.
     pub stub_domains: BTreeMap<String, Vec<SocketAddr>>,
@@ -47,6 +49,7 @@ impl Default for Config {
             listen: Vec::new(),
             domain: "cluster.local".to_owned(),
             ttl: TTL_SECONDS,
+            upstreams: Vec::new(),
             resolv_conf: "/etc/resolv.conf".into(),
             stub_domains: BTreeMap::new(),
         }
@@ -96,7 +99,7 @@ impl Dns {
             settings: Settings { domain, ttl: config.ttl, servers },
             zone: RwLock::new(Zone::default()),
             loaded: AtomicBool::new(false),
-            upstream: Upstream::new(env.clone(), config.resolv_conf, own, &config.stub_domains),
+            upstream: Upstream::new(env.clone(), &config, own),
             metrics: Arc::default(),
             env,
         };

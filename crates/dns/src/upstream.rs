@@ -2,7 +2,7 @@
 //!
 //! Questions are passed on and answers handed back as they are, whatever kinds of records they hold.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+use crate::Config;
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
@@ -43,6 +45,7 @@ pub enum UpstreamError {
 /// The other name servers and what they said lately.
 pub(crate) struct Upstream {
     env: Env,
+    configured: Vec<SocketAddr>,
     resolv_conf: PathBuf,
     /// Never asked: they are this server.
     own: Vec<SocketAddr>,
@@ -69,13 +72,9 @@ struct Cached {
 }
 
 impl Upstream {
-    pub fn new(
-        env: Env,
-        resolv_conf: PathBuf,
-        own: Vec<SocketAddr>,
-        stub_domains: &BTreeMap<String, Vec<SocketAddr>>,
-    ) -> Self {
-        let stubs = stub_domains.iter().filter_map(|(domain, servers)| {
+    /// `own` are the addresses of this server.
+    pub fn new(env: Env, config: &Config, own: Vec<SocketAddr>) -> Self {
+        let stubs = config.stub_domains.iter().filter_map(|(domain, servers)| {
             let mut name = Name::from_ascii(domain).ok()?.to_lowercase();
             name.set_fqdn(true);
             Some((name, servers.clone()))
@@ -85,7 +84,8 @@ impl Upstream {
         stub_domains.sort_by_key(|(name, _)| std::cmp::Reverse(name.num_labels()));
         Self {
             env,
-            resolv_conf,
+            configured: config.upstreams.clone(),
+            resolv_conf: config.resolv_conf.clone(),
             own,
             stub_domains,
             listed: Mutex::new(None),
@@ -126,6 +126,9 @@ impl Upstream {
     async fn servers(&self, name: &Name) -> Vec<SocketAddr> {
         if let Some((_, servers)) = self.stub_domains.iter().find(|(domain, _)| domain.zone_of(name)) {
             return servers.clone();
+        }
+        if !self.configured.is_empty() {
+            return self.configured.clone();
         }
         let now = Instant::now();
         if let Some((read, servers)) = &*self.listed.lock() {

@@ -36,12 +36,12 @@ pub(crate) fn ensure(
         name: name.to_string(),
         cause: "a built-in image has a tag".to_owned(),
     })?;
-    if let Some(image) = store.find(|record| record.id == id && record.tags.contains(&tag)) {
+    if let Some(image) = store.find(|record| record.id == id && record.tags.contains(&tag))? {
         if store.has_layer(&layer) {
             return Ok(image);
         }
     }
-    let _pin = store.pin(std::slice::from_ref(&layer));
+    let _active = store.activity().map_err(io_error("cannot lock the image store"))?;
     let size_bytes = build(store, files, &layer).map_err(io_error(format!("cannot make image {name}")))?;
     store.commit(Record {
         id,

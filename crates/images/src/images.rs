@@ -84,7 +84,11 @@ impl Shared {
 impl Images {
     /// Opens the images below `data_dir`; removes what a crash left half done.
     pub fn open(data_dir: &Path, registries: Registries, env: &Env) -> Result<Self, ImageError> {
-        let store = Store::open(data_dir.join("images"), SystemTime::from(env.now()))?;
+        let store = Store::open(
+            data_dir.join("images"),
+            data_dir.join("containers/all"),
+            SystemTime::from(env.now()),
+        )?;
         let shared = Shared {
             store,
             connector: Connector::new(registries),
@@ -163,11 +167,11 @@ impl ImageService for Images {
 
     async fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
         let query = query(name)?;
-        Ok(self.shared.store.find(|record| matches(&query, record)))
+        self.shared.store.find(|record| matches(&query, record))
     }
 
     async fn list(&self) -> Result<Vec<Image>, ImageError> {
-        Ok(self.shared.store.list())
+        self.shared.store.list()
     }
 
     async fn remove(&self, name: &str) -> Result<(), ImageError> {

@@ -27,6 +27,7 @@ pub(crate) fn import(
     archive: &Path,
     name: Option<&Reference>,
 ) -> Result<Vec<Image>, ImageError> {
+    let _active = store.activity().map_err(io_error("cannot lock the image store"))?;
     let work = store.work_directory().map_err(io_error("cannot make a work directory"))?;
     let importer = Importer { store, archive, directory: work.clone() };
     let outcome = importer.run(name);
@@ -200,7 +201,6 @@ impl Importer<'_> {
         if layers.len() != found.layers.len() {
             return Err(self.damaged(format!("{} layers for {} entries", found.layers.len(), layers.len())));
         }
-        let _pin = self.store.pin(&layers);
         let mut size_bytes = bytes.len() as u64;
         for (path, layer) in found.layers.iter().zip(&layers) {
             size_bytes += self.import_layer(path, layer)?;

@@ -139,7 +139,7 @@ impl Fetch {
             return Err(self.damaged(cause));
         }
         check_digests(&self.name, &layers)?;
-        let pin = self.shared.store.pin(&layers);
+        let active = self.shared.store.activity().map_err(io_error("cannot lock the image store"))?;
         let mut work: Vec<BoxFuture<'_, Result<(), ImageError>>> = Vec::new();
         for (compressed, layer) in descriptors.iter().zip(&layers) {
             work.push(Box::pin(self.layer(compressed, layer)));
@@ -155,8 +155,8 @@ impl Fetch {
         };
         let shared = self.shared.clone();
         let image = blocking(move || shared.store.commit(record)).await?;
-        drop(pin);
         self.forget_partials();
+        drop(active);
         Ok(image)
     }
 
@@ -176,6 +176,10 @@ impl Fetch {
     /// Fetches and unpacks a layer unless it is there; whoever comes second waits and finds it.
     async fn layer(&self, compressed: &Descriptor, layer: &str) -> Result<(), ImageError> {
         let _one_at_a_time = self.shared.lock(layer).await;
+        let (shared, digest) = (self.shared.clone(), compressed.digest.clone());
+        let _among_processes =
+            blocking(move || shared.store.lock_partial(&digest).map_err(io_error("cannot lock a layer")))
+                .await?;
         if self.shared.store.has_layer(layer) {
             self.report(compressed, LayerState::Present, compressed.size);
             return Ok(());

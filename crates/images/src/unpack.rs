@@ -168,14 +168,20 @@ impl Unpacker {
 }
 
 fn metadata<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<Metadata> {
-    let header = entry.header();
+    let (header, raw) = (entry.header(), entry.header().as_old());
     let id = |value: u64| u32::try_from(value).map_err(|_| damaged("owner out of range"));
     Ok(Metadata {
-        uid: id(header.uid()?)?,
-        gid: id(header.gid()?)?,
-        mode: header.mode()? & 0o7777,
+        uid: id(number(&raw.uid, || header.uid())?)?,
+        gid: id(number(&raw.gid, || header.gid())?)?,
+        mode: number(&raw.mode, || header.mode())? & 0o7777,
         modified: header.mtime().unwrap_or(0),
     })
+}
+
+/// Some archivers leave a field empty and mean zero.
+fn number<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let empty = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    if empty { Ok(T::default()) } else { read() }
 }
 
 fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<PathBuf> {

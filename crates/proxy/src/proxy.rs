@@ -248,9 +248,9 @@ impl Proxy {
     }
 }
 
-/// Removes every trace of the proxy with that configuration.
-pub fn teardown(config: &Config) -> Result<(), ProxyError> {
-    Ok(Table::open(&config.table, &[], &[])?.remove()?)
+/// Removes every trace of a proxy with that table.
+pub fn teardown(table: &str) -> Result<(), ProxyError> {
+    Ok(Table::open(table, &[], &[])?.remove()?)
 }
 
 /// The typed view; an object that does not fit its kind is left out and said so.

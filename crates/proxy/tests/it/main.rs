@@ -79,7 +79,7 @@ impl Node {
     async fn stop(self) {
         self.shutdown.cancel();
         self.proxy.await.unwrap();
-        proxy::teardown(&config()).unwrap();
+        proxy::teardown(&config().table).unwrap();
         self.network.teardown().await.unwrap();
     }
 
