@@ -19,7 +19,7 @@ use crate::make::naming::ClusterDns;
 use crate::node::facts::{NodeFacts, Reserved, hugepages};
 use crate::pods::references::Watches;
 use crate::pods::shared::Shared;
-use crate::probes::{Prober, tls};
+use crate::probes::{Counts, Prober, tls};
 use crate::volumes::Volumes;
 
 /// What happens to pods when the kubelet stops.
@@ -153,7 +153,7 @@ impl Config {
             services: services.unwrap_or_else(|| crate::services_cache(&client)),
             recorder,
             starts: Semaphore::new(self.parallel_starts.max(1)),
-            prober: Prober { tls: tls::trusting().map_err(BuildError::Tls)? },
+            prober: Prober { tls: tls::trusting().map_err(BuildError::Tls)?, counts: Counts::default() },
             pulled: tokio::sync::Notify::new(),
             env,
             client,

@@ -13,6 +13,7 @@ pub mod node;
 pub mod pods;
 pub mod probes;
 pub mod quantity;
+pub mod server;
 pub mod text;
 pub mod volumes;
 
@@ -32,6 +33,7 @@ use node::facts::NodeFacts;
 use node::pressure::Pressure;
 use pods::Pods;
 use pods::shared::Shared;
+pub use server::ServerConfig;
 
 /// What the node reports as its version.
 pub const VERSION: &str = "v1.36.0+kobune";
@@ -59,13 +61,18 @@ pub struct Kubelet {
     own_services: bool,
     recorder: reconcile::events::Writer,
     pressure: watch::Sender<Pressure>,
+    server: Option<ServerConfig>,
     stop_mode: StopMode,
     stop_grace: std::time::Duration,
 }
 
 impl Kubelet {
     /// Reads the machine's facts, prepares directories and sockets; does no work yet.
-    pub fn build(config: Config, dependencies: Dependencies) -> Result<Self, BuildError> {
+    pub fn build(
+        config: Config,
+        dependencies: Dependencies,
+        server: Option<ServerConfig>,
+    ) -> Result<Self, BuildError> {
         let facts = config.facts(&*dependencies.runtime).map_err(BuildError::Facts)?;
         let (pressure, pressure_seen) = watch::channel(Pressure::default());
         let (recorder, writer) = reconcile::Recorder::new(
@@ -99,6 +106,7 @@ impl Kubelet {
             own_services,
             recorder: writer,
             pressure,
+            server,
             stop_mode: config.stop_mode,
             stop_grace: config.stop_grace,
         })
@@ -118,6 +126,9 @@ impl Kubelet {
         tasks.spawn(self.keeper.run(ready, shutdown.clone()));
         tasks.spawn(self.recorder.run(shutdown.clone()));
         tasks.spawn(watchman::watch(self.shared.clone(), self.pods.clone(), self.pressure, shutdown.clone()));
+        if let Some(server) = self.server {
+            tasks.spawn(server::run(server, self.shared.clone(), self.pods.clone(), shutdown.clone()));
+        }
         tasks.spawn(self.pods.clone().run(shutdown));
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {

@@ -7,6 +7,7 @@ use env::Shutdown;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
+use crate::logs::rotate::{Limits, rotate_all};
 use crate::machine::Eviction;
 use crate::node::pressure::{Pressure, Signals, choose_for_memory};
 use crate::pods::Pods;
@@ -24,10 +25,12 @@ pub async fn watch(
 ) {
     let work = async {
         loop {
-            let pulled = tokio::time::timeout(PERIOD, shared.pulled.notified()).await.is_ok();
+            // Either a pull or the end of the period; both mean that it is time to look.
+            let _pulled = tokio::time::timeout(PERIOD, shared.pulled.notified()).await;
+            rotate_all(&shared, Limits::default()).await;
             let now = measure(&shared).map(|signals| Pressure::judge(&signals)).unwrap_or_default();
             pressure.send_if_modified(|known| std::mem::replace(known, now) != now);
-            if now.disk || pulled && now.disk {
+            if now.disk {
                 free_images(&shared).await;
             }
             if now.memory {

@@ -8,6 +8,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod error;
 pub mod facts;
+pub mod inotify;
 pub mod mount;
 pub mod namespace;
 pub mod net;

@@ -5,6 +5,7 @@ pub mod http;
 pub mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use containers::{ContainerId, RuntimeError};
@@ -24,9 +25,38 @@ use crate::text::head;
 const MESSAGE_BYTES: usize = 1024;
 
 /// What network probes share: one TLS configuration that trusts everybody, as upstream's probes do.
-#[derive(Clone)]
 pub struct Prober {
     pub tls: Arc<rustls::ClientConfig>,
+    pub counts: Counts,
+}
+
+/// How many probes were made, by kind and by result.
+#[derive(Default)]
+pub struct Counts([[AtomicU64; 3]; 3]);
+
+impl Counts {
+    fn add(&self, kind: ProbeKind, outcome: &Outcome) {
+        let result = match outcome {
+            Outcome::Success => 0,
+            Outcome::Failure(_) => 1,
+            Outcome::Error(_) => 2,
+        };
+        self.0[kind as usize][result].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Kind, result and count of all that were made.
+    pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let mut list = Vec::new();
+        for kind in ProbeKind::ALL {
+            for (index, result) in ["successful", "failed", "unknown"].into_iter().enumerate() {
+                let count = self.0[kind as usize][index].load(Ordering::Relaxed);
+                if count > 0 {
+                    list.push((kind.title(), result, count));
+                }
+            }
+        }
+        list
+    }
 }
 
 /// A probe to be run until its task is aborted.
@@ -54,6 +84,7 @@ pub async fn run(shared: Arc<Shared>, plan: Plan, spread: Duration, answers: mps
     loop {
         ticks.tick().await;
         let outcome = once(&shared, &plan).await;
+        shared.prober.counts.add(plan.kind, &outcome);
         let event = Event::Probed {
             container: plan.container.name.clone(),
             id: plan.id.clone(),
