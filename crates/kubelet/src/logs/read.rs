@@ -12,7 +12,6 @@ use bytes::Bytes;
 use env::Shutdown;
 use jiff::Timestamp;
 use linux::inotify::Watcher;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::format;
@@ -69,31 +68,27 @@ async fn try_send(
                 return Ok(());
             }
             if let Some(watcher) = &watcher {
-                watcher.get_ref().watch(path).map_err(|error| error.source)?;
+                watcher.watch(path).map_err(|error| error.source)?;
             }
             reader = BufReader::new(next);
             continue;
         }
         let Some(watcher) = watcher.as_ref().filter(|_| !is_last) else { return Ok(()) };
         tokio::select! {
-            ready = watcher.readable() => {
-                let mut ready = ready?;
-                watcher.get_ref().drain()?;
-                ready.clear_ready();
-            }
+            changed = watcher.changed() => changed?,
             () = ended.cancelled() => {}
             () = to.closed() => return Ok(()),
         }
     }
 }
 
-fn watch(path: &Path) -> io::Result<AsyncFd<Watcher>> {
+fn watch(path: &Path) -> io::Result<Watcher> {
     let watcher = Watcher::new().map_err(|error| error.source)?;
     watcher.watch(path).map_err(|error| error.source)?;
     if let Some(directory) = path.parent() {
         watcher.watch(directory).map_err(|error| error.source)?;
     }
-    AsyncFd::new(watcher)
+    Ok(watcher)
 }
 
 /// The file that took the place of the one being read, if there is one.

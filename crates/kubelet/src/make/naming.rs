@@ -196,7 +196,14 @@ mod tests {
             nameserver 192.0.2.1
             options ndots:2 rotate
         "#]];
-        check_resolver(json!({"dnsPolicy": "Default"}), host.clone());
+        check_resolver(
+            json!({"dnsPolicy": "Default"}),
+            expect![[r#"
+            search corp.example
+            nameserver 192.0.2.1
+            options ndots:2 rotate
+        "#]],
+        );
         check_resolver(json!({"hostNetwork": true}), host);
         check_resolver(
             json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["a.b"],

@@ -2,9 +2,8 @@
 
 use auth::{Attributes, Credentials, Decision, User};
 use http::{Method, Request, StatusCode};
-use rustls_pki_types::CertificateDer;
 
-use super::{Failure, Server};
+use super::{Failure, Peer, Server};
 
 /// The subresources of `nodes` that allow a path; one of them is enough (KEP-2862).
 pub(super) fn subresources(path: &str) -> Vec<&'static str> {
@@ -33,16 +32,12 @@ pub(super) fn verb(method: &Method) -> &'static str {
 
 impl Server {
     /// Authenticates and authorizes a request.
-    pub(super) async fn admit<B>(
-        &self,
-        request: &Request<B>,
-        peers: &[CertificateDer<'static>],
-    ) -> Result<(), Failure> {
+    pub(super) async fn admit<B>(&self, request: &Request<B>, peer: &Peer) -> Result<(), Failure> {
         let header =
             |name: http::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let bearer = header(http::header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
         let bearer = bearer.map(|token| token.trim().to_owned());
-        let credentials = Credentials { peer_certificates: peers, bearer: bearer.as_deref() };
+        let credentials = Credentials { peer_certificates: &peer.certificates, bearer: bearer.as_deref() };
         let user = match self.authenticator.authenticate(&credentials).await {
             Ok(Some(user)) => user,
             Ok(None) => User::anonymous(),

@@ -181,7 +181,7 @@ async fn cancel_at_end(mut events: broadcast::Receiver<RuntimeEvent>, id: Contai
 
 fn stream(from: mpsc::Receiver<io::Result<Bytes>>) -> Body {
     let pieces = futures::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) });
-    StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed()
+    BodyExt::boxed(StreamBody::new(pieces.map(|piece| piece.map(Frame::data))))
 }
 
 #[cfg(test)]

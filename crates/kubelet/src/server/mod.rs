@@ -50,6 +50,12 @@ pub struct Server {
     shutdown: Shutdown,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+struct Peer {
+    certificates: Arc<[CertificateDer<'static>]>,
+}
+
 /// An answer that is no success: plain text, as upstream's kubelet gives it.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -133,12 +139,12 @@ impl Server {
             Some(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             None => return,
         };
-        let peers: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-        let peers: Arc<[CertificateDer<'static>]> = peers.into();
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let peer = Peer { certificates: certificates.iter().map(|one| one.clone().into_owned()).collect() };
         let server = self.clone();
         let service = hyper::service::service_fn(move |request| {
-            let (server, peers) = (server.clone(), peers.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, &peers).await) }
+            let (server, peer) = (server.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, peer).await) }
         });
         let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -148,12 +154,8 @@ impl Server {
         }
     }
 
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        peers: &[CertificateDer<'static>],
-    ) -> Response<Body> {
-        let answer = match self.admit(&request, peers).await {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let answer = match self.admit(&request, &peer).await {
             Ok(()) => self.route(request).await,
             Err(failure) => Err(failure),
         };

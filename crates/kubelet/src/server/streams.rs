@@ -1,13 +1,190 @@
 //! exec, attach and port-forward: the one place that knows the streaming protocols.
 
-use http::{Request, StatusCode};
-use hyper::body::Incoming;
+use std::sync::Arc;
 
-use super::{Answer, Failure, Server};
+use containers::{ContainerId, RuntimeError, StreamRequest, Streams};
+use futures::FutureExt;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use k8s_openapi::api::core::v1::Pod;
+use streaming::{Accepted, Connect, Io, Process, Purpose, Wanted};
+
+use super::files::parameters;
+use super::{Answer, Body, Failure, Server, full};
+use crate::pods::executor::chain;
+
+/// What a path asks for.
+enum Asked {
+    Exec { container: String, command: Vec<String> },
+    Attach { container: String },
+    PortForward { ports: Vec<u16> },
+}
 
 impl Server {
-    pub(super) async fn stream(&self, request: Request<Incoming>) -> Answer {
-        let path = request.uri().path();
-        Err(Failure::new(StatusCode::NOT_IMPLEMENTED, format!("streaming is not available: {path}")))
+    /// Answers the upgrade; what follows goes on beside the connection's other work.
+    pub(super) async fn stream(&self, mut request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().trim_matches('/').to_owned();
+        let given = parameters(request.uri().query().unwrap_or_default());
+        let parts: Vec<&str> = path.split('/').collect();
+        let (pod, asked) = self.asked(&parts, &given)?;
+        match asked {
+            Asked::PortForward { ports } => {
+                let connect = self.connector(&pod).await?;
+                let accepted = accept(&mut request, Purpose::PortForward);
+                Ok(self.upgraded(accepted, |accepted| port_forward(accepted, ports, connect)))
+            }
+            Asked::Exec { container, command } => {
+                let (id, wanted) = self.target(&pod, &container, &given).await?;
+                let stream = stream_request(command, wanted);
+                let accepted = accept(&mut request, Purpose::RemoteCommand);
+                let shared = self.shared.clone();
+                let start = async move { process(shared.runtime.exec(&id, &stream).await) };
+                Ok(self.upgraded(accepted, move |accepted| remote_command(accepted, wanted, start)))
+            }
+            Asked::Attach { container } => {
+                let (id, wanted) = self.target(&pod, &container, &given).await?;
+                let stream = stream_request(Vec::new(), wanted);
+                let accepted = accept(&mut request, Purpose::RemoteCommand);
+                let shared = self.shared.clone();
+                let start = async move { process(shared.runtime.attach(&id, &stream).await) };
+                Ok(self.upgraded(accepted, move |accepted| remote_command(accepted, wanted, start)))
+            }
+        }
+    }
+
+    /// Paths are `exec/NAMESPACE/POD/CONTAINER`, with the pod's uid before the container if the caller knows it.
+    fn asked(&self, parts: &[&str], given: &[(String, String)]) -> Result<(Arc<Pod>, Asked), Failure> {
+        let all = |name: &str| {
+            given.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect()
+        };
+        let (namespace, name, asked) = match parts {
+            ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
+                let command: Vec<String> = all("command");
+                if command.is_empty() {
+                    return Err(Failure::bad("you must specify at least one command"));
+                }
+                (namespace, pod, Asked::Exec { container: (*container).to_owned(), command })
+            }
+            ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
+                (namespace, pod, Asked::Attach { container: (*container).to_owned() })
+            }
+            ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
+                let ports: Vec<String> = all("port");
+                let ports =
+                    ports.iter().flat_map(|list| list.split(',')).filter_map(|port| port.parse().ok());
+                (namespace, pod, Asked::PortForward { ports: ports.collect() })
+            }
+            _ => return Err(Failure::new(http::StatusCode::NOT_FOUND, "404 page not found")),
+        };
+        Ok((self.find_pod(namespace, name)?, asked))
+    }
+
+    async fn target(
+        &self,
+        pod: &Pod,
+        container: &str,
+        given: &[(String, String)],
+    ) -> Result<(ContainerId, Wanted), Failure> {
+        let flag = |name: &str| {
+            given
+                .iter()
+                .any(|(known, value)| known == name && matches!(value.as_str(), "1" | "true" | "True"))
+        };
+        let wanted = Wanted {
+            stdin: flag("input") || flag("stdin"),
+            stdout: flag("output") || flag("stdout"),
+            stderr: flag("error") || flag("stderr"),
+            tty: flag("tty"),
+        };
+        if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+            return Err(Failure::bad("you must specify at least 1 of stdin, stdout, stderr"));
+        }
+        let status = self.running_container(pod, container).await?;
+        Ok((status.id, wanted))
+    }
+
+    async fn connector(&self, pod: &Pod) -> Result<Connect, Failure> {
+        let sandbox = self.sandbox(pod).await?.id;
+        let shared = self.shared.clone();
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        Ok(Arc::new(move |port| {
+            let (shared, sandbox, uid) = (shared.clone(), sandbox.clone(), uid.clone());
+            async move {
+                let connected = shared.runtime.port_forward(&sandbox, port).await;
+                let stream = connected.map_err(|error| {
+                    format!("error forwarding port {port} to pod {}, uid {uid}: {}", sandbox.0, chain(&error))
+                })?;
+                Ok(Box::new(stream) as Io)
+            }
+            .boxed()
+        }))
+    }
+
+    /// The answer to an upgrade, with the work that follows it.
+    fn upgraded<F>(
+        &self,
+        accepted: Result<(Accepted, Response<()>), Response<Body>>,
+        work: impl FnOnce(Accepted) -> F,
+    ) -> Response<Body>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match accepted {
+            Ok((accepted, response)) => {
+                let (work, shutdown) = (work(accepted), self.shutdown.clone());
+                self.tasks.spawn(async move { shutdown.run_until_cancelled(work).await });
+                response.map(|()| full(""))
+            }
+            Err(refused) => refused,
+        }
+    }
+}
+
+fn accept(
+    request: &mut Request<Incoming>,
+    purpose: Purpose,
+) -> Result<(Accepted, Response<()>), Response<Body>> {
+    streaming::accept(request, purpose).map_err(|refusal| refusal.response().map(|text| full(text).boxed()))
+}
+
+fn stream_request(command: Vec<String>, wanted: Wanted) -> StreamRequest {
+    let Wanted { stdin, stdout, stderr, tty } = wanted;
+    StreamRequest { command, stdin, stdout, stderr: stderr && !tty, tty }
+}
+
+fn process(started: Result<Streams, RuntimeError>) -> Result<Process, String> {
+    let streams = started.map_err(|error| chain(&error))?;
+    let exit = streams.exit;
+    Ok(Process {
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+        resize: Some(streams.resize),
+        exit: Box::pin(async move { exit.await.map_err(|_| "the command's end was not seen".to_owned()) }),
+    })
+}
+
+async fn remote_command(
+    accepted: Accepted,
+    wanted: Wanted,
+    start: impl Future<Output = Result<Process, String>> + Send,
+) {
+    let done = match accepted.connection().await {
+        Ok(connection) => connection.remote_command(wanted, start).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
+        tracing::debug!(error = chain(&error), "a stream into a container ended early");
+    }
+}
+
+async fn port_forward(accepted: Accepted, ports: Vec<u16>, connect: Connect) {
+    let done = match accepted.connection().await {
+        Ok(connection) => connection.port_forward(&ports, connect).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
+        tracing::debug!(error = chain(&error), "a port-forward ended early");
     }
 }
