@@ -33,3 +33,46 @@ pub fn human_duration(seconds: i64) -> String {
         _ => format!("{}y", days / 365),
     }
 }
+
+/// kubectl's `<none>` for what has no value.
+pub fn none_if_empty(text: &str) -> String {
+    if text.is_empty() { "<none>".to_owned() } else { text.to_owned() }
+}
+
+/// A value, or another one in its place when there is none.
+pub fn or<'a>(text: &'a str, instead: &'a str) -> &'a str {
+    if text.is_empty() { instead } else { text }
+}
+
+/// Labels or a selector as `a=b,c=d`; `<none>` when empty.
+pub fn labels(labels: &Value) -> String {
+    let pairs = labels.as_object().into_iter().flatten();
+    let texts: Vec<_> =
+        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    none_if_empty(&texts.join(","))
+}
+
+/// A `metav1.LabelSelector` as text; `<none>` when it selects everything or is malformed.
+pub fn selector(selector: &Value) -> String {
+    let parsed = machinery::selector::LabelSelector::from_value(selector);
+    none_if_empty(&parsed.map(|selector| selector.to_string()).unwrap_or_default())
+}
+
+/// `IntOrString` or number as text.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Names and images of a pod spec's containers, separated by commas.
+pub fn containers(spec: &Value) -> [Value; 2] {
+    let list = spec.get("containers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    ["name", "image"].map(|field| {
+        let texts: Vec<_> =
+            list.iter().map(|c| c.get(field).and_then(Value::as_str).unwrap_or_default()).collect();
+        Value::String(texts.join(","))
+    })
+}
