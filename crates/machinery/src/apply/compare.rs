@@ -159,10 +159,9 @@ fn difference_of_field(schema: &Schema, node: &Node, name: &str, old: &Value, ne
 
 fn compare_lists(schema: &Schema, node: &Node, old: &[Value], new: &[Value], difference: &mut Difference) {
     let element = element_node(schema, node);
-    let identified = |items: &[Value]| -> Vec<(PathElement, Value)> {
-        items.iter().filter_map(|item| Some((identity(schema, node, item)?, item.clone()))).collect()
-    };
-    let (old, new) = (identified(old), identified(new));
+    let identified = |item| Some((identity(schema, node, item)?, item));
+    let old: Vec<(PathElement, &Value)> = old.iter().filter_map(identified).collect();
+    let new: Vec<(PathElement, &Value)> = new.iter().filter_map(identified).collect();
     let whole = |item: &Value| {
         let mut set = fields(schema, element, item);
         set.member = true;

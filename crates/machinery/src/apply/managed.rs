@@ -51,6 +51,11 @@ impl Entry {
     }
 }
 
+/// An object's `managedFields`, as they are written.
+pub(super) fn list_of(object: &Value) -> Option<&[Value]> {
+    object.get("metadata")?.get("managedFields")?.as_array().map(Vec::as_slice)
+}
+
 /// `metav1.Time`.
 pub fn second(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -59,8 +64,12 @@ pub fn second(time: Timestamp) -> String {
 impl Managed {
     /// Reads an object's entries; malformed ones are dropped, as upstream does.
     pub fn read(object: &Value) -> Self {
-        let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-        let entries = list.into_iter().flatten().filter_map(|entry| {
+        list_of(object).map(Self::read_list).unwrap_or_default()
+    }
+
+    /// Reads the entries of a `managedFields` list.
+    pub(super) fn read_list(list: &[Value]) -> Self {
+        let entries = list.iter().filter_map(|entry| {
             let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
             let is_known = entry["fieldsType"] == "FieldsV1" && entry["fieldsV1"].is_object();
             is_known.then(|| Entry {

@@ -3,9 +3,11 @@
 //! Source: KEP-555, `sigs.k8s.io/structured-merge-diff`, `k8s.io/apimachinery/pkg/util/managedfields`.
 
 mod compare;
+mod last_applied;
 mod managed;
 mod merge;
 mod set;
+mod settled;
 mod update;
 
 use jiff::Timestamp;

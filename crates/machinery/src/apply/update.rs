@@ -1,13 +1,16 @@
 //! What writes do to the ownership of fields.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::compare::{self, Difference};
-use super::managed::{Entry, Managed, OPERATION_APPLY, OPERATION_UPDATE, second};
+use super::managed::{Entry, Managed, OPERATION_APPLY, OPERATION_UPDATE, list_of, second};
 use super::merge::{merge, nothing, prune, strip, without_managed_fields};
-use super::{FieldSet, Type, Writer};
+use super::{FieldSet, Type, Writer, last_applied, settled};
 use crate::Status;
 use crate::status::Cause;
+
+/// The owner of what an object had when it was applied for the first time.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Fields of an intent that another manager owns with another value.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,22 +19,33 @@ pub struct Conflict {
     pub operation: String,
     pub api_version: String,
     pub subresource: String,
-    pub time: String,
     pub fields: FieldSet,
 }
 
 /// Records a create, update or patch that is no apply: `new` gets the managed fields. The writer owns what it
-/// changed; others lose it.
+/// changed; others lose it. Ownership that the request itself states replaces what is stored; an empty list, or a list of
+/// one empty entry, gives all ownership up. An object that nobody owns stays so until it is applied.
 pub fn track_update(kind: Type<'_>, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
-    let mut managed =
-        if is_reset(new) { Managed::default() } else { old.map(Managed::read).unwrap_or_default() };
-    let reset = old.is_some() && is_reset(new);
+    let is_reset = is_reset(new);
+    let requested = take_list(new);
+    let stored = old.and_then(list_of).unwrap_or_default();
+    if is_reset && old.is_some() {
+        return;
+    }
     let nothing = nothing();
     let mut change = compare::difference(kind.schema, kind.node, old.unwrap_or(&nothing), new);
     strip(&mut change.changed);
     strip(&mut change.removed);
-    if change.is_empty() && old.is_some() && !reset {
-        restore(old, new);
+    let is_stored = requested.as_deref().is_none_or(|list| list == stored);
+    if is_stored && old.is_some() && settled::is_settled(stored, &change, writer) {
+        put_list(new, requested.unwrap_or_else(|| stored.to_vec()));
+        return;
+    }
+    let mut managed = requested.map(|list| Managed::read_list(&list)).unwrap_or_default();
+    if managed.entries.is_empty() {
+        managed = Managed::read_list(stored);
+    }
+    if managed.entries.is_empty() && old.is_some() {
         return;
     }
     for entry in &mut managed.entries {
@@ -46,24 +60,24 @@ pub fn track_update(kind: Type<'_>, old: Option<&Value>, new: &mut Value, writer
 
 /// A client resets ownership by sending an empty list or a list of one empty entry.
 fn is_reset(object: &Value) -> bool {
-    match object.pointer("/metadata/managedFields") {
-        Some(Value::Array(entries)) => match entries.as_slice() {
-            [] => true,
-            [one] => one.as_object().is_some_and(serde_json::Map::is_empty),
-            _ => false,
-        },
+    match list_of(object) {
+        Some([]) => true,
+        Some([one]) => one.as_object().is_some_and(Map::is_empty),
         _ => false,
     }
 }
 
-/// Nothing of substance changed: the ownership stays as it was.
-fn restore(old: Option<&Value>, new: &mut Value) {
-    let before = old.and_then(|old| old.pointer("/metadata/managedFields")).cloned();
-    let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-    match before {
-        Some(before) => metadata.insert("managedFields".to_owned(), before),
-        None => metadata.remove("managedFields"),
-    };
+fn take_list(object: &mut Value) -> Option<Vec<Value>> {
+    let list = object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")?;
+    if let Value::Array(list) = list { Some(list) } else { None }
+}
+
+fn put_list(object: &mut Value, list: Vec<Value>) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        && !list.is_empty()
+    {
+        metadata.insert("managedFields".to_owned(), Value::Array(list));
+    }
 }
 
 fn own(managed: &mut Managed, writer: &Writer<'_>, operation: &str, fields: &FieldSet) {
@@ -88,9 +102,28 @@ pub fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, Vec<Conflict>> {
+    let result = match apply_once(kind, live, intent, writer, force) {
+        Err(conflicts) if live.is_some_and(|live| last_applied::allows(kind, live, writer, &conflicts)) => {
+            apply_once(kind, live, intent, writer, true)
+        }
+        result => result,
+    };
+    result.map(|mut merged| {
+        last_applied::renew(&mut merged, intent, writer);
+        merged
+    })
+}
+
+fn apply_once(
+    kind: Type<'_>,
+    live: Option<&Value>,
+    intent: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, Vec<Conflict>> {
     let live_object = live.map_or_else(nothing, without_managed_fields);
     let intent = without_managed_fields(intent);
-    let mut managed = live.map(Managed::read).unwrap_or_default();
+    let mut managed = live.map(|live| managed_before(kind, live, &live_object, writer)).unwrap_or_default();
     let mut wanted = compare::fields(kind.schema, kind.node, &intent);
     strip(&mut wanted);
     let mine = managed.entries.iter().position(|entry| entry.is_of(writer, OPERATION_APPLY));
@@ -113,6 +146,18 @@ pub fn apply(
     Ok(merged)
 }
 
+/// Who owns a live object. What nobody owns yet belongs to whoever wrote it before the first apply.
+fn managed_before(kind: Type<'_>, live: &Value, live_object: &Value, writer: &Writer<'_>) -> Managed {
+    let mut managed = Managed::read(live);
+    if managed.entries.is_empty() {
+        let mut fields = compare::fields(kind.schema, kind.node, live_object);
+        strip(&mut fields);
+        let before = Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..*writer };
+        managed.entries.push(Entry { fields, ..Entry::new(&before, OPERATION_UPDATE) });
+    }
+    managed
+}
+
 fn union(managed: &Managed) -> FieldSet {
     let mut all = FieldSet::default();
     managed.entries.iter().for_each(|entry| all.union(&entry.fields));
@@ -131,7 +176,6 @@ fn settle(managed: &mut Managed, change: &Difference, force: bool) -> Result<(),
                 operation: entry.operation.clone(),
                 api_version: entry.api_version.clone(),
                 subresource: entry.subresource.clone(),
-                time: entry.time.clone(),
                 fields,
             });
         }
@@ -154,14 +198,20 @@ pub fn conflict_status(conflicts: &[Conflict]) -> Status {
                 field: path.clone(),
             });
         }
-        texts.push(match paths.as_slice() {
-            [one] => format!("conflict with {who}: {one}"),
-            many => format!("conflicts with {who}:\n- {}", many.join("\n- ")),
-        });
+        texts.push((who, paths));
     }
-    let count = causes.len();
-    let plural = if count == 1 { "" } else { "s" };
-    let text = format!("Apply failed with {count} conflict{plural}: {}", texts.join("\n"));
+    let text = match texts.as_slice() {
+        [(who, paths)] if paths.len() == 1 => {
+            format!("Apply failed with 1 conflict: conflict with {who}: {}", paths[0])
+        }
+        many => {
+            let texts: Vec<_> = many
+                .iter()
+                .map(|(who, paths)| format!("conflicts with {who}:\n- {}", paths.join("\n- ")))
+                .collect();
+            format!("Apply failed with {} conflicts: {}", causes.len(), texts.join("\n"))
+        }
+    };
     let mut status = Status::failure(409, "Conflict", text);
     status.details = Some(Box::new(crate::status::Details { causes, ..Default::default() }));
     status
@@ -174,9 +224,6 @@ fn describe(conflict: &Conflict) -> String {
     }
     if conflict.operation == OPERATION_UPDATE {
         who.push_str(&format!(" using {}", conflict.api_version));
-        if !conflict.time.is_empty() {
-            who.push_str(&format!(" at {}", conflict.time));
-        }
     }
     who
 }

@@ -278,7 +278,13 @@ mod tests {
             ]],
         );
         let widget = "/paths/~1apis~1example.com~1v1~1namespaces~1{namespace}~1widgets~1{name}";
-        check(&format!("{widget}/patch/requestBody"), &widgets, expect![[r##"{"content":{"application/apply-patch+yaml":{"schema":{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}},"application/json-patch+json":{"schema":{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}},"application/merge-patch+json":{"schema":{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}}},"required":true}"##]]);
+        check(
+            &format!("{widget}/patch/requestBody"),
+            &widgets,
+            expect![[
+                r##"{"content":{"application/apply-patch+yaml":{"schema":{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}},"application/json-patch+json":{"schema":{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}},"application/merge-patch+json":{"schema":{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}}},"required":true}"##
+            ]],
+        );
         assert_eq!(v3_document(&api, "apps", "v2"), None);
     }
 

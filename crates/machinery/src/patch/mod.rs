@@ -6,6 +6,7 @@ pub mod three_way;
 use serde_json::Value;
 
 use crate::Status;
+use crate::status::{Cause, Details};
 
 pub use strategic::strategic;
 pub use three_way::{three_way_merge, three_way_strategic};
@@ -25,12 +26,13 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Status> {
     let parsed: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     let mut patched = original.clone();
+    // Upstream says no more than this; what exactly failed is told as a cause.
     json_patch::patch(&mut patched, &parsed).map_err(|error| {
-        Status::failure(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {error}"),
-        )
+        let text = "the server rejected our request due to an error in our request";
+        let mut status = Status::failure(422, "Invalid", text);
+        let cause = Cause { message: error.to_string(), ..Cause::default() };
+        status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
+        status
     })?;
     Ok(patched)
 }

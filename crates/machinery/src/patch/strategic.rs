@@ -13,6 +13,14 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const ELEMENT_ORDER: &str = "$setElementOrder/";
 
+/// Whether a field of a patch is an instruction, not data.
+fn is_instruction(field: &str) -> bool {
+    field == DIRECTIVE
+        || field == RETAIN_KEYS
+        || field.starts_with(DELETE_FROM)
+        || field.starts_with(ELEMENT_ORDER)
+}
+
 /// The schema of what stands nowhere in the schema.
 static UNKNOWN: std::sync::LazyLock<Node> = std::sync::LazyLock::new(Node::default);
 
@@ -60,7 +68,7 @@ fn merge_maps(schema: &Schema, node: &Node, mut original: Object, patch: &Object
             delete_primitives(&mut original, field, list);
         }
     }
-    for (field, value) in patch.iter().filter(|(field, _)| !field.starts_with('$')) {
+    for (field, value) in patch.iter().filter(|(field, _)| !is_instruction(field)) {
         let child = field_node(schema, node, field);
         match (value, original.remove(field)) {
             (Value::Null, _) => {}
@@ -89,7 +97,10 @@ fn order_untouched_lists(
         let child = field_node(schema, node, field);
         if let Some(Value::Array(present)) = original.get_mut(field) {
             let list = std::mem::take(present);
-            *present = reorder(child, list.clone(), &list, order);
+            *present = match order {
+                Value::Array(order) => reorder(child, list.clone(), &list, order),
+                _ => list,
+            };
         }
     }
     Ok(())
@@ -115,11 +126,12 @@ fn merge_value(
                 Some(Value::Array(present)) => present,
                 _ => Vec::new(),
             };
+            if !node.patch_merge || patch.iter().any(|item| replaces_list(node, item)) {
+                return Ok(plain_items(patch));
+            }
             let merged = merge_lists(schema, node, present.clone(), patch)?;
-            Ok(Value::Array(match order {
-                Some(order) if node.patch_merge => reorder(node, merged, &present, order),
-                _ => merged,
-            }))
+            let order = order.and_then(Value::as_array).unwrap_or(patch);
+            Ok(Value::Array(reorder(node, merged, &present, order)))
         }
         scalar => Ok(scalar.clone()),
     }
@@ -130,24 +142,31 @@ fn replaces_struct(schema: &Schema, node: &Node) -> bool {
     matches!(schema.resolve(node), Shape::Any) && matches!(node.shape, Shape::Ref(_))
 }
 
+/// Whether an item of a patch says that the list is replaced whole.
+fn replaces_list(node: &Node, item: &Value) -> bool {
+    let keyed = node.patch_merge_key.as_deref().is_some_and(|key| item.get(key).is_some());
+    !keyed && item.get(DIRECTIVE).is_some_and(|directive| directive == "replace")
+}
+
+fn plain_items(patch: &[Value]) -> Value {
+    patch.iter().filter(|item| item.get(DIRECTIVE).is_none()).map(clean).collect()
+}
+
 fn merge_lists(
     schema: &Schema,
     node: &Node,
-    present: Vec<Value>,
+    mut present: Vec<Value>,
     patch: &[Value],
 ) -> Result<Vec<Value>, Status> {
-    if !node.patch_merge {
-        return Ok(patch.iter().filter(|item| !is_directive(item)).map(clean).collect());
-    }
-    match &node.patch_merge_key {
-        Some(key) => merge_keyed(schema, node, key, present, patch),
-        None => {
-            let mut merged = present;
-            let new: Vec<_> = patch.iter().filter(|item| !merged.contains(item)).cloned().collect();
-            merged.extend(new);
-            Ok(merged)
+    let Some(key) = &node.patch_merge_key else {
+        for item in patch {
+            if !present.contains(item) {
+                present.push(item.clone());
+            }
         }
-    }
+        return Ok(present);
+    };
+    merge_keyed(schema, node, key, present, patch)
 }
 
 fn merge_keyed(
@@ -157,10 +176,6 @@ fn merge_keyed(
     mut present: Vec<Value>,
     patch: &[Value],
 ) -> Result<Vec<Value>, Status> {
-    let whole = |item: &&Value| is_directive(item) && item[DIRECTIVE] == "replace" && item.get(key).is_none();
-    if patch.iter().any(|item| whole(&item)) {
-        return Ok(patch.iter().filter(|item| !is_directive(item)).map(clean).collect());
-    }
     let element = element_node(schema, node);
     for item in patch {
         let Value::Object(fields) = item else {
@@ -183,10 +198,6 @@ fn merge_keyed(
     Ok(present)
 }
 
-fn is_directive(item: &Value) -> bool {
-    item.get(DIRECTIVE).is_some()
-}
-
 fn clean(item: &Value) -> Value {
     match item {
         Value::Object(fields) => Value::Object(without_directives(fields)),
@@ -195,7 +206,7 @@ fn clean(item: &Value) -> Value {
 }
 
 fn without_directives(patch: &Object) -> Object {
-    let plain = patch.iter().filter(|(field, value)| !field.starts_with('$') && !value.is_null());
+    let plain = patch.iter().filter(|(field, value)| !is_instruction(field) && !value.is_null());
     plain.map(|(field, value)| (field.clone(), clean(value))).collect()
 }
 
@@ -205,25 +216,33 @@ fn delete_primitives(original: &mut Object, field: &str, gone: &Value) {
     }
 }
 
-/// Puts the elements that `order` names into its order; the others (which only the server has) keep their place
-/// relative to what stood before them.
-fn reorder(node: &Node, merged: Vec<Value>, before: &[Value], order: &Value) -> Vec<Value> {
-    let Value::Array(order) = order else { return merged };
-    let identity = |item: &Value| match &node.patch_merge_key {
-        Some(key) => item.get(&**key).cloned().unwrap_or_default(),
-        None => item.clone(),
+/// Puts the elements that `order` names into its order. The others, which only the server has, go before an element
+/// that followed them there, and after one that did not or is new.
+fn reorder(node: &Node, merged: Vec<Value>, before: &[Value], order: &[Value]) -> Vec<Value> {
+    let is_same = |a: &Value, b: &Value| match &node.patch_merge_key {
+        Some(key) => a.get(&**key).is_some() && a.get(&**key) == b.get(&**key),
+        None => a == b,
     };
-    let rank = |item: &Value| order.iter().position(|wanted| identity(wanted) == identity(item));
-    let (mut named, others): (Vec<_>, Vec<_>) = merged.into_iter().partition(|item| rank(item).is_some());
-    named.sort_by_key(|item| rank(item));
-    let place = |item: &Value| before.iter().position(|other| identity(other) == identity(item));
-    for other in others {
-        // Before the first named element that used to stand behind it.
-        let at = named.iter().position(|item| match (place(item), place(&other)) {
-            (Some(item), Some(other)) => item > other,
-            _ => false,
-        });
-        named.insert(at.unwrap_or(named.len()), other);
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| is_same(other, item));
+    let (named, others): (Vec<_>, Vec<_>) =
+        merged.into_iter().map(|item| (place(order, &item), item)).partition(|(rank, _)| rank.is_some());
+    let sorted = |mut items: Vec<(Option<usize>, Value)>| {
+        items.sort_by_key(|(rank, _)| *rank);
+        items.into_iter().map(|(_, item)| item)
+    };
+    let named = sorted(named);
+    let others: Vec<_> = others.into_iter().map(|(_, item)| (place(before, &item), item)).collect();
+    let mut others = sorted(others).peekable();
+    let mut result = Vec::new();
+    for item in named {
+        let at = place(before, &item);
+        let stood_before =
+            |other: &Value| matches!((place(before, other), at), (Some(other), Some(at)) if other < at);
+        while let Some(other) = others.next_if(&stood_before) {
+            result.push(other);
+        }
+        result.push(item);
     }
-    named
+    result.extend(others);
+    result
 }

@@ -28,6 +28,33 @@ fn lists_merge_by_their_key() {
 }
 
 #[test]
+fn what_is_new_goes_before_what_only_the_server_has() {
+    check(
+        json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+        json!({"containers": [{"name": "n"}]}),
+        json!({"containers": [{"name": "n"}, {"name": "a"}, {"name": "b"}]}),
+    );
+    check(
+        json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+        json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}),
+        json!({"containers": [{"name": "b"}, {"name": "a"}]}),
+    );
+    check(
+        json!({}),
+        json!({"containers": [{"name": "x", "$patch": "delete"}, {"name": "y", "image": null}]}),
+        json!({"containers": [{"name": "y"}]}),
+    );
+}
+
+#[test]
+fn a_dollar_alone_makes_no_instruction() {
+    let (schema, node) = deployment();
+    let patch = json!({"metadata": {"annotations": {"$ref": "kept", "$patch": "merge"}}});
+    let result = strategic(schema, node, &json!({}), &patch).unwrap();
+    assert_eq!(result, json!({"metadata": {"annotations": {"$ref": "kept"}}}));
+}
+
+#[test]
 fn directives_delete_and_replace() {
     check(
         json!({"containers": [{"name": "a", "image": "x"}, {"name": "b"}]}),
@@ -62,7 +89,7 @@ fn primitive_lists_merge_as_sets_and_atomic_lists_are_replaced() {
     let original = json!({"metadata": {"finalizers": ["a", "b"]}});
     let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]}});
     let result = strategic(schema, node, &original, &patch).unwrap();
-    assert_eq!(result["metadata"]["finalizers"], json!(["b", "c"]));
+    assert_eq!(result["metadata"]["finalizers"], json!(["c", "b"]));
     check(
         json!({"containers": [{"name": "a", "command": ["x", "y"]}]}),
         json!({"containers": [{"name": "a", "command": ["z"]}]}),
@@ -123,4 +150,18 @@ fn json_patches_apply_or_say_why_not() {
     assert_eq!(json_patch(&original, &json!([{"op": "dance"}])).unwrap_err().code, 400);
     let many: Vec<_> = (0..10_001).map(|_| json!({"op": "remove", "path": "/a"})).collect();
     assert_eq!(json_patch(&original, &Value::Array(many)).unwrap_err().code, 413);
+}
+
+#[test]
+fn three_way_tells_unions_what_to_keep() {
+    let (schema, node) = deployment();
+    let original = json!({"spec": {"strategy": {"type": "RollingUpdate"}}});
+    let modified = json!({"spec": {"strategy": {"type": "Recreate"}, "template": {"spec": {
+        "volumes": [{"name": "v", "hostPath": {"path": "/"}}]}}}});
+    let current = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
+        "template": {"spec": {"volumes": [{"name": "v", "emptyDir": {}}, {"name": "injected"}]}}}});
+    let patch = three_way_strategic(schema, node, &original, &modified, &current).unwrap();
+    let mut wanted = modified.clone();
+    wanted["spec"]["template"]["spec"]["volumes"].as_array_mut().unwrap().push(json!({"name": "injected"}));
+    assert_eq!(strategic(schema, node, &current, &patch).unwrap(), wanted, "{patch:#}");
 }

@@ -17,6 +17,7 @@ pub fn three_way_strategic(
     let mut patch = Map::new();
     additions(schema, node, current, modified, &mut patch);
     deletions(schema, node, original, modified, &mut patch);
+    retain_keys(schema, node, modified, &mut patch);
     let patch = Value::Object(patch);
     strategic(schema, node, current, &patch)?;
     Ok(patch)
@@ -130,6 +131,43 @@ fn deletions(
     }
 }
 
+/// Unions are told which of their members to keep: what the server defaulted for another member must go.
+fn retain_keys(schema: &Schema, node: &Node, modified: &Value, patch: &mut Map<String, Value>) {
+    for (field, change) in patch.iter_mut() {
+        let child = field_node(schema, node, field);
+        match (change, &modified[field]) {
+            (Value::Object(change), wanted @ Value::Object(_)) => {
+                retain_keys_of(schema, child, child.patch_retain_keys, wanted, change);
+            }
+            (Value::Array(items), Value::Array(wanted)) if child.patch_merge => {
+                let Some(key) = &child.patch_merge_key else { continue };
+                let element = element_node(schema, child);
+                for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                    let found = wanted.iter().find(|wanted| wanted.get(&**key) == item.get(&**key));
+                    if let (Some(wanted), None) = (found, item.get("$patch")) {
+                        retain_keys_of(schema, element, child.patch_retain_keys, wanted, item);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn retain_keys_of(
+    schema: &Schema,
+    node: &Node,
+    is_union: bool,
+    wanted: &Value,
+    change: &mut Map<String, Value>,
+) {
+    retain_keys(schema, node, wanted, change);
+    if is_union && let Value::Object(wanted) = wanted {
+        let kept = wanted.iter().filter(|(_, value)| !value.is_null());
+        change.insert("$retainKeys".to_owned(), kept.map(|(field, _)| Value::from(field.as_str())).collect());
+    }
+}
+
 fn take_object(patch: &mut Map<String, Value>, field: &str) -> Map<String, Value> {
     match patch.remove(field) {
         Some(Value::Object(inner)) => inner,
@@ -163,32 +201,23 @@ fn list_deletions(
             items.push(serde_json::json!({"$patch": "delete", &**key: identity}));
             continue;
         };
-        let mut inner = Map::new();
+        let at = items.iter().position(|other| &other[&**key] == identity);
+        let mut inner = match at.map(|at| items[at].take()) {
+            Some(Value::Object(inner)) => inner,
+            _ => Map::new(),
+        };
         deletions(schema, element, item, kept, &mut inner);
         if inner.is_empty() {
             continue;
         }
-        match items.iter_mut().find(|other| &other[&**key] == identity).and_then(Value::as_object_mut) {
-            Some(other) => merge_into(other, inner),
-            None => {
-                inner.insert(key.to_string(), identity.clone());
-                items.push(Value::Object(inner));
-            }
+        inner.insert(key.to_string(), identity.clone());
+        match at {
+            Some(at) => items[at] = Value::Object(inner),
+            None => items.push(Value::Object(inner)),
         }
     }
     if !items.is_empty() {
         patch.insert(field.to_owned(), Value::Array(items));
-    }
-}
-
-fn merge_into(target: &mut Map<String, Value>, source: Map<String, Value>) {
-    for (field, value) in source {
-        match (target.get_mut(&field), value) {
-            (Some(Value::Object(inner)), Value::Object(value)) => merge_into(inner, value),
-            (_, value) => {
-                target.insert(field, value);
-            }
-        }
     }
 }
 
