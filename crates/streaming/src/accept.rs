@@ -1,17 +1,22 @@
 //! Answering an upgrade request: which protocol the client and we have in common.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::idle::IdleTimeout;
 use crate::websocket::Encoding;
 use crate::{Connection, StreamError};
 
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED_PROTOCOLS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 const SPDY: &str = "spdy/3.1";
+/// A connection without any traffic ends after this time: upstream's `streamingConnectionIdleTimeout`.
+const IDLE_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl Accepted {
     /// The connection, once the response (101) is on the wire.
     pub async fn connection(self) -> Result<Connection, StreamError> {
         let upgraded = self.upgrade.await.map_err(StreamError::Upgrade)?;
-        Ok(Connection::new(TokioIo::new(upgraded), self.protocol))
+        Ok(Connection::new(IdleTimeout::new(TokioIo::new(upgraded), IDLE_MAX), self.protocol))
     }
 }
 
@@ -133,7 +138,10 @@ fn websocket(headers: &HeaderMap, purpose: Purpose) -> Result<(Protocol, Respons
             protocol
         }
         None if names.is_empty() => Protocol::WebSocket { encoding: Encoding::Binary, version: 1 },
-        None => return Err(bad("missing or bad WebSocket-Protocol")),
+        None => {
+            let message = format!("requested protocol(s) are not supported: [{}]", names.join(" "));
+            return Err(refuse(StatusCode::FORBIDDEN, message));
+        }
     };
     Ok((protocol, switching(&answer)?))
 }
@@ -169,8 +177,10 @@ fn spdy(headers: &HeaderMap, purpose: Purpose) -> Result<(Protocol, Response<()>
             answer.push((STREAM_PROTOCOL, name));
             *version
         }
-        // Clients of Kubernetes 1.0 name none.
-        None if names.is_empty() => 1,
+        None if names.is_empty() => {
+            let message = "unable to upgrade: X-Stream-Protocol-Version is required";
+            return Err(refuse(StatusCode::BAD_REQUEST, message));
+        }
         None => {
             let accepted: Vec<_> = ours.iter().map(|(name, _)| *name).collect();
             let message = format!(

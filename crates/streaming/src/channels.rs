@@ -152,8 +152,8 @@ impl Incoming {
         }
     }
 
-    /// Waits a moment for the peer to close too: closing first with unread input would take back what was sent.
-    pub async fn linger(mut self) {
+    /// Waits a moment for the peer to close.
+    async fn linger(mut self) {
         let closed = async { while let Ok(Some(_)) = self.next().await {} };
         if tokio::time::timeout(LINGER, closed).await.is_err() {
             tracing::debug!("the client did not close its stream connection in time");
@@ -194,14 +194,28 @@ impl Outgoing {
         }
     }
 
-    /// Closes the connection in our direction.
-    pub async fn finish(&self) -> Result<(), StreamError> {
+    /// Ends what the client still reads and closes the connection, tidily for the client.
+    ///
+    /// Go's SPDY client drops what it has not dispatched yet when it sees the connection end, so there the client is
+    /// let go first. Either way its last input is read: closing with unread input would take back what was sent.
+    pub async fn finish(&self, incoming: Incoming) -> Result<(), StreamError> {
         for channel in [Channel::Error, Channel::Stdin, Channel::Resize] {
             self.end(channel).await?;
         }
         match &self.carrier {
-            Carrier::WebSocket(writer) => writer.close().await,
-            Carrier::Spdy { writer, .. } => writer.shutdown().await,
+            Carrier::WebSocket(writer) => {
+                writer.close().await?;
+                incoming.linger().await;
+                Ok(())
+            }
+            Carrier::Spdy { writer, .. } => {
+                incoming.linger().await;
+                match writer.shutdown().await {
+                    // The client was faster.
+                    Err(StreamError::Io(_) | StreamError::Disconnected) => Ok(()),
+                    result => result,
+                }
+            }
         }
     }
 }

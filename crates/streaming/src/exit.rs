@@ -22,13 +22,12 @@ pub fn exited(code: i32) -> Value {
 
 /// The status of a process that could not be started or watched.
 pub fn failed(text: &str) -> Value {
-    let message = format!("Internal error occurred: error executing command in container: {text}");
     json!({
         "metadata": {},
         "status": "Failure",
-        "message": message,
+        "message": format!("Internal error occurred: {text}"),
         "reason": "InternalError",
-        "details": {"causes": [{"message": format!("error executing command in container: {text}")}]},
+        "details": {"causes": [{"message": text}]},
         "code": 500,
     })
 }

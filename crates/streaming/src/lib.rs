@@ -15,6 +15,7 @@ mod accept;
 mod channels;
 pub mod client;
 mod exit;
+mod idle;
 mod port_forward;
 mod remote_command;
 mod spdy;

@@ -58,7 +58,8 @@ pub struct Process {
 impl Connection {
     /// Starts a command once the client's channels are open and carries its streams until it has ended and all its
     /// output is sent. When the client goes away first, the process's streams are dropped and the answer is
-    /// [`StreamError::Disconnected`]. A command that cannot be started is the client's to hear of, not an error here.
+    /// [`StreamError::Disconnected`]. Why a command cannot be started is the client's to hear, as an internal error
+    /// with the text that `start` gives.
     pub async fn remote_command(
         self,
         wanted: Wanted,
@@ -67,11 +68,14 @@ impl Connection {
         let (mut incoming, outgoing) = channels::open(self, &wanted).await?;
         match start.await {
             Ok(process) => carry(&mut incoming, &outgoing, process).await?,
-            Err(text) => outgoing.status(&exit::failed(&text)).await?,
+            Err(text) => {
+                // Clients wait for the end of all output before they look at the status.
+                outgoing.end(Channel::Stdout).await?;
+                outgoing.end(Channel::Stderr).await?;
+                outgoing.status(&exit::failed(&text)).await?;
+            }
         }
-        outgoing.finish().await?;
-        incoming.linger().await;
-        Ok(())
+        outgoing.finish(incoming).await
     }
 }
 

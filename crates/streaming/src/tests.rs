@@ -83,8 +83,7 @@ async fn a_command_that_does_not_start_is_told() {
     let server =
         tokio::spawn(connection.remote_command(EVERYTHING, async { Err("no such file".to_owned()) }));
     let status = client::remote_command(ours, Terminal::default()).await.unwrap();
-    expect!["Internal error occurred: error executing command in container: no such file"]
-        .assert_eq(&status.message);
+    expect!["Internal error occurred: no such file"].assert_eq(&status.message);
     server.await.unwrap().unwrap();
 }
 
@@ -160,23 +159,40 @@ async fn spdy_carries_all_streams_and_the_exit_code() {
     let received = async {
         let mut data: std::collections::BTreeMap<u32, Vec<u8>> = Default::default();
         let mut ended = Vec::new();
-        while let Some(event) = reader.next().await.unwrap() {
-            match event {
+        while ![error, stdout, stderr].iter().all(|id| ended.contains(id)) {
+            match reader.next().await.unwrap().unwrap() {
                 Event::Data(id, bytes) => data.entry(id).or_default().extend_from_slice(&bytes),
                 Event::End(id) => ended.push(id),
                 other => panic!("{other:?}"),
             }
         }
-        (data, ended)
+        data
     };
-    let ((), (data, ended)) = tokio::join!(sent, received);
+    let ((), data) = tokio::join!(sent, received);
     assert!(data[&stdout] == input);
     assert_eq!(data[&stderr], b"warning");
     let status: serde_json::Value = serde_json::from_slice(&data[&error]).unwrap();
     assert_eq!(status["details"]["causes"][0]["message"], "7");
-    assert!([error, stdout, stderr].iter().all(|id| ended.contains(id)));
-    drop((reader, writer));
+    assert!(!server.is_finished(), "the client goes first");
+    writer.shutdown().await.unwrap();
+    while reader.next().await.unwrap().is_some() {}
     server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn output_ends_when_a_command_does_not_start() {
+    let (ours, theirs) = duplex(512);
+    let connection = Connection::new(theirs, Protocol::Spdy { version: 4 });
+    let server = tokio::spawn(connection.remote_command(EVERYTHING, async { Err("no".to_owned()) }));
+    let (mut reader, _writer, [error, _, stdout, stderr]) = spdy_exec(Box::new(ours)).await;
+    let mut ended = Vec::new();
+    while ended.last() != Some(&error) {
+        if let Event::End(id) = reader.next().await.unwrap().unwrap() {
+            ended.push(id);
+        }
+    }
+    assert_eq!(ended, [stdout, stderr, error]);
+    server.abort();
 }
 
 #[tokio::test]
@@ -321,7 +337,7 @@ fn protocols_are_negotiated() {
         &websocket("base64.channel.k8s.io"),
         expect![[r#"WebSocket { encoding: Base64, version: 1 }, answer Some("base64.channel.k8s.io")"#]],
     );
-    check_accept(command, &websocket("chat"), expect!["400 missing or bad WebSocket-Protocol"]);
+    check_accept(command, &websocket("chat"), expect!["403 requested protocol(s) are not supported: [chat]"]);
     check_accept(
         Purpose::PortForward,
         &websocket("SPDY/3.1+portforward.k8s.io"),
@@ -338,6 +354,11 @@ fn protocols_are_negotiated() {
         expect![
             "403 unable to upgrade: unable to negotiate protocol: client supports [nothing], server accepts [portforward.k8s.io]"
         ],
+    );
+    check_accept(
+        command,
+        &spdy("v4.channel.k8s.io")[..2],
+        expect!["400 unable to upgrade: X-Stream-Protocol-Version is required"],
     );
     check_accept(command, &[], expect!["400 Upgrade request required"]);
 }

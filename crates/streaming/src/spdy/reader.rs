@@ -28,6 +28,8 @@ pub struct Reader {
     inflater: Inflater,
     writer: Writer,
     role: Role,
+    /// What was read of the frame that is being read, but for its data.
+    partial: Vec<u8>,
     /// The data frame that is being read.
     current: Option<Current>,
     /// The last data that was given out; asking for more means that it was consumed.
@@ -50,6 +52,7 @@ impl Reader {
             inflater: Inflater::new(),
             writer,
             role,
+            partial: Vec::new(),
             current: None,
             given: None,
             ended: None,
@@ -57,7 +60,8 @@ impl Reader {
         }
     }
 
-    /// The next event; `None` when the peer closed the connection or said goodbye. Not to be cancelled half-way.
+    /// The next event; `None` when the peer closed the connection or said goodbye. A caller may
+    /// give up waiting and ask again.
     pub async fn next(&mut self) -> Result<Option<Event>, StreamError> {
         if let Some((id, length)) = self.given.take() {
             self.writer.consumed(id, length).await?;
@@ -69,21 +73,42 @@ impl Reader {
             if let Some(event) = self.data().await? {
                 return Ok(Some(event));
             }
-            let Some(head) = self.head().await? else { return Ok(None) };
-            match head {
+            if !self.fill(HEAD).await? {
+                return Ok(None);
+            }
+            let mut head = [0; HEAD];
+            head.copy_from_slice(&self.partial[..HEAD]);
+            match Head::read(head)? {
                 Head::Data { id, flags, length } => {
+                    self.partial.clear();
                     self.current = Some(Current { id, left: length, fin: flags & FLAG_FIN != 0 });
                 }
                 Head::Control { kind: frame::GOAWAY, .. } => return Ok(None),
                 Head::Control { kind, flags, length } => {
-                    let mut payload = vec![0; length];
-                    self.input.read_exact(&mut payload).await?;
-                    if let Some(event) = self.control(kind, flags, &payload).await? {
+                    if !self.fill(HEAD + length).await? {
+                        return Err(StreamError::Protocol("a SPDY frame that is cut off"));
+                    }
+                    let payload = std::mem::take(&mut self.partial);
+                    if let Some(event) = self.control(kind, flags, &payload[HEAD..]).await? {
                         return Ok(Some(event));
                     }
                 }
             }
         }
+    }
+
+    /// Reads until `length` bytes of the frame are there; false at the connection's end.
+    async fn fill(&mut self, length: usize) -> Result<bool, StreamError> {
+        while self.partial.len() < length {
+            let missing = (length - self.partial.len()) as u64;
+            match (&mut self.input).take(missing).read_buf(&mut self.partial).await {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// The next part of the current data frame.
@@ -104,17 +129,6 @@ impl Reader {
         bytes.truncate(length);
         self.given = Some((id, length));
         Ok(Some(Event::Data(id, bytes.into())))
-    }
-
-    async fn head(&mut self) -> Result<Option<Head>, StreamError> {
-        let mut bytes = [0; HEAD];
-        match self.input.read(&mut bytes).await {
-            Ok(0) => return Ok(None),
-            Ok(length) => self.input.read_exact(&mut bytes[length..]).await?,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Head::read(bytes).map(Some)
     }
 
     async fn control(&mut self, kind: u16, flags: u8, payload: &[u8]) -> Result<Option<Event>, StreamError> {
