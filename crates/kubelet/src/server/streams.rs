@@ -39,7 +39,9 @@ impl Server {
                 let stream = stream_request(command, wanted);
                 let accepted = accept(&mut request, Purpose::RemoteCommand);
                 let shared = self.shared.clone();
-                let start = async move { process(shared.runtime.exec(&id, &stream).await) };
+                let start = async move {
+                    process(shared.runtime.exec(&id, &stream).await, "error executing command in container")
+                };
                 Ok(self.upgraded(accepted, move |accepted| remote_command(accepted, wanted, start)))
             }
             Asked::Attach { container } => {
@@ -47,7 +49,9 @@ impl Server {
                 let stream = stream_request(Vec::new(), wanted);
                 let accepted = accept(&mut request, Purpose::RemoteCommand);
                 let shared = self.shared.clone();
-                let start = async move { process(shared.runtime.attach(&id, &stream).await) };
+                let start = async move {
+                    process(shared.runtime.attach(&id, &stream).await, "error attaching to container")
+                };
                 Ok(self.upgraded(accepted, move |accepted| remote_command(accepted, wanted, start)))
             }
         }
@@ -153,15 +157,16 @@ fn stream_request(command: Vec<String>, wanted: Wanted) -> StreamRequest {
     StreamRequest { command, stdin, stdout, stderr: stderr && !tty, tty }
 }
 
-fn process(started: Result<Streams, RuntimeError>) -> Result<Process, String> {
-    let streams = started.map_err(|error| chain(&error))?;
+/// `doing` introduces what the client is told of a failure.
+fn process(started: Result<Streams, RuntimeError>, doing: &'static str) -> Result<Process, String> {
+    let streams = started.map_err(|error| format!("{doing}: {}", chain(&error)))?;
     let exit = streams.exit;
     Ok(Process {
         stdin: streams.stdin,
         stdout: streams.stdout,
         stderr: streams.stderr,
         resize: Some(streams.resize),
-        exit: Box::pin(async move { exit.await.map_err(|_| "the command's end was not seen".to_owned()) }),
+        exit: Box::pin(async move { exit.await.map_err(|_| format!("{doing}: its end was not seen")) }),
     })
 }
 
