@@ -43,7 +43,7 @@ pub(crate) fn ensure(
     }
     let _active = store.activity().map_err(io_error("cannot lock the image store"))?;
     let size_bytes = build(store, files, &layer).map_err(io_error(format!("cannot make image {name}")))?;
-    store.commit(Record {
+    store.record(Record {
         id,
         tags: [tag].into(),
         size_bytes,
@@ -109,6 +109,7 @@ fn place(source: &Path, target: &Path, mode: u32) -> io::Result<u64> {
     if !same || fs::hard_link(&source, target).is_err() {
         fs::copy(&source, target)?;
         fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
+        fs::File::open(target)?.sync_all()?;
     }
     Ok(found.size())
 }

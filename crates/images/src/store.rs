@@ -222,10 +222,14 @@ impl Store {
         }
     }
 
-    /// Records an image and gives it the names, which other images lose. Everything it refers to is brought to the
-    /// disk first.
+    /// Brings layers to the disk, then records the image.
     pub fn commit(&self, record: Record) -> Result<Image, ImageError> {
         linux::tree::sync_file_system(&self.root).map_err(io_error("cannot write layers to the disk"))?;
+        self.record(record)
+    }
+
+    /// Records an image whose layers are on the disk, and gives it the names, which other images lose.
+    pub fn record(&self, record: Record) -> Result<Image, ImageError> {
         let committed = self.change(|index| {
             for other in index.images.values_mut() {
                 other.tags.retain(|tag| !record.tags.contains(tag));

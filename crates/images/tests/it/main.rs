@@ -409,3 +409,94 @@ async fn built_in_images_follow_their_files() {
     assert_eq!(std::fs::read_to_string(second.layers[0].join("kobune")).unwrap(), "another");
     assert_eq!(images.find(name).await.unwrap().unwrap().id, second.id);
 }
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_when_configured() {
+    if !is_root() {
+        return;
+    }
+    let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.cert.der().clone()], key)
+        .unwrap();
+    let registry = Registry::serve(Some(Arc::new(config).into())).await;
+    publish(&registry, "web");
+    let directory = tempfile::tempdir().unwrap();
+    let name = format!("{}/web:v1", registry.host);
+    let unknown = open(directory.path(), Registries::new()).pull(&name, &[]).await.unwrap_err().to_string();
+    assert!(unknown.contains("certificate"), "{unknown}");
+    let file = directory.path().join("ca.pem");
+    std::fs::write(&file, signed.cert.pem()).unwrap();
+    let config = RegistryConfig { ca_file: Some(file), ..RegistryConfig::default() };
+    let images = open(directory.path(), [(registry.host.clone(), config)].into());
+    check_content(&images.pull(&name, &[]).await.unwrap());
+}
+
+/// Against the registry and the tool that Debian packages, where they are installed.
+#[tokio::test]
+async fn debians_registry() {
+    let installed = |program: &str| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|p| p.join(program).exists())
+    };
+    if !is_root() || !installed("docker-registry") || !installed("skopeo") {
+        eprintln!("skipped: needs root and the packages docker-registry and skopeo");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let content = layer(&[("hello", "world")]);
+    let config =
+        serde_json::to_vec(&json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["x"]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&content)]}}))
+        .unwrap();
+    let saved = json!([{"Config": "c.json", "RepoTags": ["web:v1"], "Layers": ["l.tar"]}]);
+    let saved = archive(&[
+        ("c.json", &config),
+        ("l.tar", &content),
+        ("manifest.json", &serde_json::to_vec(&saved).unwrap()),
+    ]);
+    let file = directory.path().join("saved.tar");
+    std::fs::write(&file, saved).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let yaml = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+        directory.path().join("registry").display()
+    );
+    let settings = directory.path().join("registry.yml");
+    std::fs::write(&settings, yaml).unwrap();
+    let mut server = tokio::process::Command::new("docker-registry")
+        .arg("serve")
+        .arg(&settings)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    for _ in 0..500 {
+        if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let name = format!("127.0.0.1:{port}/team/web:v1");
+    for format in ["v2s2", "oci"] {
+        let pushed = tokio::process::Command::new("skopeo")
+            .args(["copy", "--insecure-policy", "--dest-tls-verify=false", "--format", format])
+            .arg(format!("docker-archive:{}", file.display()))
+            .arg(format!("docker://{name}"))
+            .output()
+            .await
+            .unwrap();
+        assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+        let plain_http = RegistryConfig { plain_http: true, ..RegistryConfig::default() };
+        let registries = [(format!("127.0.0.1:{port}"), plain_http)].into();
+        let image = open(&directory.path().join(format), registries).pull(&name, &[]).await.unwrap();
+        assert_eq!(std::fs::read_to_string(image.layers[0].join("hello")).unwrap(), "world");
+        assert_eq!(image.config.command, ["x"]);
+    }
+    server.kill().await.unwrap();
+}

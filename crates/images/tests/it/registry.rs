@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came in: path with query, and headers in lower case.
 pub struct Request {
@@ -53,6 +54,11 @@ pub fn digest(bytes: &[u8]) -> String {
 
 impl Registry {
     pub async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// Speaks TLS when given an acceptor.
+    pub async fn serve(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = Self {
             host: listener.local_addr().unwrap().to_string(),
@@ -64,8 +70,17 @@ impl Registry {
         let serving = registry.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let registry = serving.clone();
-                tokio::spawn(async move { registry.connection(stream).await });
+                let (registry, tls) = (serving.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => registry.connection(stream).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                registry.connection(stream).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         registry
@@ -92,7 +107,7 @@ impl Registry {
         digest
     }
 
-    async fn connection(&self, mut stream: TcpStream) {
+    async fn connection(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         while let Some(request) = read(&mut stream).await {
             self.log.lock().push(request.path.clone());
             let response = self.respond(&request);
@@ -139,7 +154,7 @@ impl Registry {
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Option<Request> {
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
