@@ -131,10 +131,10 @@ impl Upstream {
             return self.configured.clone();
         }
         let now = Instant::now();
-        if let Some((read, servers)) = &*self.listed.lock() {
-            if now - *read < LIST_KEPT {
-                return servers.clone();
-            }
+        if let Some((read, servers)) = &*self.listed.lock()
+            && now - *read < LIST_KEPT
+        {
+            return servers.clone();
         }
         let text = tokio::fs::read_to_string(&self.resolv_conf).await.unwrap_or_default();
         let mut servers = parse_resolv_conf(&text);

@@ -36,10 +36,10 @@ pub(crate) fn ensure(
         name: name.to_string(),
         cause: "a built-in image has a tag".to_owned(),
     })?;
-    if let Some(image) = store.find(|record| record.id == id && record.tags.contains(&tag))? {
-        if store.has_layer(&layer) {
-            return Ok(image);
-        }
+    if let Some(image) = store.find(|record| record.id == id && record.tags.contains(&tag))?
+        && store.has_layer(&layer)
+    {
+        return Ok(image);
     }
     let _active = store.activity().map_err(io_error("cannot lock the image store"))?;
     let size_bytes = build(store, files, &layer).map_err(io_error(format!("cannot make image {name}")))?;

@@ -91,10 +91,10 @@ impl Unpacker {
         }
         let path = entry.path()?.into_owned();
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
-            if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-                return self.whiteout(&path, name, hidden).map_err(named);
-            }
+        if let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && let Some(hidden) = name.strip_prefix(WHITEOUT)
+        {
+            return self.whiteout(&path, name, hidden).map_err(named);
         }
         let attributes = attributes(&mut entry)?;
         let metadata = metadata(&entry)?;

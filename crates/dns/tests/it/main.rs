@@ -1,5 +1,6 @@
 //! Questions through real sockets.
 
+#[path = "../../../proxy/tests/it/api.rs"]
 mod api;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -135,7 +135,7 @@ fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
 
 /// Answers every connection with the pod's name and the client's address.
 fn serve_tcp(netns: &Path, name: &'static str) {
-    let listeners = inside(netns, || ["0.0.0.0:8080", "[::]:8080"].map(|at| bind_v6only(at)));
+    let listeners = inside(netns, || ["0.0.0.0:8080", "[::]:8080"].map(bind_v6only));
     for listener in listeners {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -305,6 +305,25 @@ fn host_ports_and_outside_clients() {
         node.api.remove("pods", "p");
         node.eventually("ConnectionRefused", || inside(&outside, || fetch("192.0.2.1:8888"))).await;
         neighbour.teardown().await.unwrap();
+    });
+}
+
+#[test]
+fn an_endpoint_may_be_the_machine_itself() {
+    on_node(async |node| {
+        let client = node.pod(1).await;
+        let listener = TcpListener::bind("10.42.0.1:8080").unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let from = stream.peer_addr().unwrap().ip();
+                write!(stream, "host {from}").unwrap();
+            }
+        });
+        node.service(http());
+        node.endpoints(true, &["10.42.0.1"]);
+        node.eventually("host 10.42.0.2", || inside(&client, || fetch("10.96.0.7:80"))).await;
+        assert_eq!(fetch("10.96.0.7:80"), "host 10.42.0.1");
     });
 }
 
