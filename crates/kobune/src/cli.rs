@@ -1,0 +1,154 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use ipnet::IpNet;
+
+use crate::command;
+
+/// Carries containers all the way: from bare machines to a working Kubernetes cluster, in one binary.
+#[derive(Parser)]
+#[command(name = "kobune", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster of one node on this machine and stay in the foreground; Ctrl-C stops it with its pods.
+    #[command(after_help = "Examples:\n  kobune up\n  kobune up --demo\n  kobune up --data-dir /tmp/k --listen 127.0.0.1:7443")]
+    Up(command::up::Up),
+    /// Run the control plane and a node as a service; pods keep running when it stops or is replaced.
+    Server(command::up::ServerCommand),
+    /// Run a node as a service.
+    Agent(command::up::AgentCommand),
+    /// Pull, import, list and remove the images of this machine.
+    Image(command::image::ImageCommand),
+    /// Show or make tokens with which nodes join.
+    Token(command::token::Token),
+    /// Save or restore the cluster's state.
+    #[command(subcommand)]
+    Snapshot(command::snapshot::Snapshot),
+    /// Remove every trace: processes, mounts, cgroups, namespaces, links, packet-filter tables and data.
+    Reset(command::reset::Reset),
+    /// Check whether this machine can run a node, and say how to mend what is missing.
+    Doctor(command::doctor::Doctor),
+    /// Serve the pod's name over HTTP: the program of the built-in image `kobune.local/web`.
+    #[command(hide = true)]
+    Web(command::web::Web),
+    /// Print a script that completes commands in a shell.
+    Completion {
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    Version {
+        /// `json` for scripts.
+        #[arg(long, short, value_parser = ["json"])]
+        output: Option<String>,
+    },
+}
+
+/// Flags that `up`, `server` and `agent` share. Whatever a flag says, the configuration file can say, too; a flag wins.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Common {
+    /// The configuration file (YAML).
+    #[arg(long, value_name = "FILE", env = "KOBUNE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Everything on disk stands under this directory [default: /var/lib/kobune].
+    #[arg(long, value_name = "DIR", env = "KOBUNE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the administrator's kubeconfig is written [default: DATA_DIR/kubeconfig].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the API server listens [default: 0.0.0.0:6443].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The range of pod addresses [default: 10.42.0.0/16].
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Option<IpNet>,
+    /// The range of Service addresses [default: 10.43.0.0/16].
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Option<IpNet>,
+    /// This node's name [default: the host name].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// This node's address [default: the one of the default route].
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<std::net::IpAddr>,
+    /// What is logged to standard error: error, warn, info, debug, trace, or a filter [default: warn].
+    #[arg(long, value_name = "FILTER", env = "KOBUNE_LOG")]
+    pub log: Option<String>,
+}
+
+/// What went wrong, for a person: one line, and how to mend it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub message: String,
+    /// 1 for failures, 2 for wrong usage.
+    pub code: u8,
+}
+
+impl Failure {
+    pub fn new(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), code: 1 }
+    }
+
+    pub fn usage(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), code: 2 }
+    }
+
+    /// An error with all its causes on one line.
+    pub fn chain(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+}
+
+/// Runs the command line; returns the exit code.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(up) => up.run(),
+        Command::Server(server) => server.run(),
+        Command::Agent(agent) => agent.run(),
+        Command::Image(image) => image.run(),
+        Command::Token(token) => token.run(),
+        Command::Snapshot(snapshot) => snapshot.run(),
+        Command::Reset(reset) => reset.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Web(web) => web.run(),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "kobune", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Version { output } => {
+            command::version::print(output.as_deref());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("kobune: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Sends logs to standard error.
+pub fn start_logging(filter: Option<&str>) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter.unwrap_or("warn"))
+        .map_err(|error| Failure::usage(format!("--log: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The subcommands, one file each.
+
+pub mod demo;
+pub mod doctor;
+pub mod image;
+pub mod reset;
+pub mod snapshot;
+pub mod token;
+pub mod up;
+pub mod version;
+pub mod web;

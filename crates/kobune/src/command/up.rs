@@ -1,0 +1,198 @@
+//! `kobune up`, `server` and `agent`.
+
+use std::num::NonZero;
+
+use clap::Args;
+use client::{Cache, typed};
+use env::Env;
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use kubelet::StopMode;
+use machinery::Key;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::demo::Demo;
+use crate::cli::{Common, Failure, start_logging};
+use crate::config::Settings;
+use crate::control_plane::ControlPlane;
+use crate::graph::{Graph, Running};
+use crate::node::{Dependencies, Node};
+use crate::progress::Progress;
+
+/// Start a cluster of one node and stay in the foreground.
+#[derive(Args)]
+pub struct Up {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    demo: Demo,
+}
+
+/// Run the control plane and a node as a service.
+#[derive(Args)]
+pub struct ServerCommand {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Run a node as a service.
+#[derive(Args)]
+pub struct AgentCommand {
+    #[command(flatten)]
+    common: Common,
+    /// The API server to join.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+}
+
+impl Up {
+    pub fn run(self) -> Result<(), Failure> {
+        start(&self.common, StopMode::StopPods, Some(self.demo))
+    }
+}
+
+impl ServerCommand {
+    pub fn run(self) -> Result<(), Failure> {
+        start(&self.common, StopMode::LeavePods, None)
+    }
+}
+
+impl AgentCommand {
+    pub fn run(self) -> Result<(), Failure> {
+        let what = self.server.map_or_else(String::new, |server| format!(" {server}"));
+        Err(Failure::new(format!(
+            "joining a cluster{what} from another machine is not built yet; `kobune server` runs a node beside its \
+             control plane on this machine"
+        )))
+    }
+}
+
+/// A runtime for commands that only talk to a server.
+pub fn small_runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))
+}
+
+fn runtime(name: &str) -> Result<Runtime, Failure> {
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(1, 4);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(64)
+        .thread_name(name)
+        .enable_all()
+        .build();
+    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))
+}
+
+fn start(common: &Common, stop_mode: StopMode, demo: Option<Demo>) -> Result<(), Failure> {
+    let settings = Settings::load(common)?;
+    start_logging(settings.log.as_deref())?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(
+            "this needs root: it makes namespaces, mounts and networks for containers; try again with sudo",
+        ));
+    }
+    // A busy API must not starve probes, so the node has threads of its own.
+    let (control, node) = (runtime("kobune-api")?, runtime("kobune-node")?);
+    let result = control.block_on(run(settings, stop_mode, demo, node.handle().clone()));
+    node.shutdown_background();
+    control.shutdown_background();
+    result
+}
+
+async fn run(
+    settings: Settings,
+    stop_mode: StopMode,
+    demo: Option<Demo>,
+    node_runtime: tokio::runtime::Handle,
+) -> Result<(), Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Failure::chain(&error))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::chain(&error))?;
+    let progress = Progress::start();
+    let env = Env::system();
+    let plane = ControlPlane::build(&settings, &env).await?;
+    progress.say(format_args!("store open in {}", settings.data_dir.display()));
+    let (node_settings, node_env) = (settings.clone(), env.clone());
+    let node = node_runtime.spawn(async move { Node::build(&node_settings, &node_env).await });
+    let node = node.await.map_err(|error| Failure::chain(&error))??;
+    plane.write_kubeconfig()?;
+    let (runtime, network) = (node.runtime.clone(), node.network.clone());
+    let mut graph = Graph::default();
+    let caches = register(plane, node, &settings, &mut graph, &node_runtime, stop_mode)?;
+    let mut running = graph.start();
+    let outcome = tokio::select! {
+        failure = running.failed() => Err(Failure::new(failure)),
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        result = attend(&progress, &settings, &running, &caches.of::<NodeObject>(), demo) => result,
+    };
+    progress.say("stopping");
+    running.stop().await;
+    if stop_mode == StopMode::StopPods {
+        let stopped = runtime.stop_all(true).await;
+        let removed = network.teardown().await;
+        let services = proxy::teardown(&crate::node::services_table(&settings));
+        stopped.map_err(|error| Failure::chain(&error))?;
+        removed.map_err(|error| Failure::chain(&error))?;
+        services.map_err(|error| Failure::chain(&error))?;
+    }
+    progress.say("stopped");
+    outcome
+}
+
+fn register(
+    plane: ControlPlane,
+    node: Node,
+    settings: &Settings,
+    graph: &mut Graph,
+    node_runtime: &tokio::runtime::Handle,
+    stop_mode: StopMode,
+) -> Result<client::Caches, Failure> {
+    let (_, serving) = plane.node_identities(&settings.node_name, &[settings.node_ip])?;
+    let client = plane.client(auth::User::node(&settings.node_name));
+    let (authentication, authorizer) = (plane.authentication.clone(), plane.authorizer.clone());
+    let authority = plane.authority.certificate().clone();
+    let caches = plane.register(graph, &tokio::runtime::Handle::current());
+    let dependencies =
+        Dependencies { client, caches: caches.clone(), authentication, authorizer, authority, serving };
+    node.register(graph, node_runtime, dependencies, stop_mode)?;
+    Ok(caches)
+}
+
+/// Tells how far the start is, then runs the demonstration, then waits for ever.
+async fn attend(
+    progress: &Progress,
+    settings: &Settings,
+    running: &Running,
+    nodes: &Cache,
+    demo: Option<Demo>,
+) -> Result<(), Failure> {
+    running.ready("api").await;
+    progress.say(format_args!("API ready at {}", settings.local_url()));
+    running.ready("kubelet").await;
+    node_ready(nodes, &settings.node_name).await;
+    progress.say(format_args!("node {} ready", settings.node_name));
+    progress.say(format_args!("kubeconfig: {}", settings.kubeconfig.display()));
+    progress.say(format_args!("next: export KUBECONFIG={}; kubectl get nodes", settings.kubeconfig.display()));
+    match demo {
+        Some(demo) if demo.is_wanted() => demo.run(progress, settings).await?,
+        _ => {}
+    }
+    std::future::pending().await
+}
+
+async fn node_ready(nodes: &Cache, name: &str) {
+    let mut events = nodes.subscribe();
+    nodes.synced().await;
+    let is_ready = || {
+        let node = nodes.get(&Key::new("", name)).and_then(|node| typed::<NodeObject>(&node).ok());
+        let conditions = node.as_ref().and_then(|node| node.status.as_ref()?.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    };
+    while !is_ready() {
+        // A lagging or closed receiver only means another look.
+        if events.recv().await.is_err() && nodes.revision().is_none() {
+            return std::future::pending().await;
+        }
+    }
+}

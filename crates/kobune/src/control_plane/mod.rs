@@ -1,0 +1,248 @@
+//! The control plane: store, API server, controllers and scheduler, wired.
+
+mod roles;
+mod tokens;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::{ClusterFacts, Facts, Server};
+use auth::pki::{
+    Authority, Identity, Kubeconfig, KubeconfigUser, PkiError, Profile, ServingIdentity, apiserver_names, client_config,
+    server_config,
+};
+use auth::token::{BootstrapAuthenticator, LateObjects, ServiceAccountTokens, SigningKey, TokenConfig};
+use auth::{Authentication, Masters, NodeAuthorizer, Rbac, Union, User, X509Authenticator};
+use client::{Caches, Client, Target};
+use env::{Env, Shutdown};
+use resources::Table;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+
+use crate::cli::Failure;
+use crate::config::Settings;
+use crate::graph::Graph;
+
+/// How long a node may be silent before its pods are replaced (`--node-monitor-grace-period` upstream).
+const NODE_GRACE_PERIOD: Duration = Duration::from_secs(40);
+
+/// Who the control plane's own components are.
+pub const SYSTEM_USER: &str = "system:apiserver";
+
+/// The parts of the control plane, built and bound, doing nothing yet.
+pub struct ControlPlane {
+    pub server: Server,
+    pub authority: Authority,
+    pub authentication: Arc<Authentication>,
+    pub authorizer: Arc<Union>,
+    settings: Settings,
+    env: Env,
+    listener: TcpListener,
+    serving: Arc<rustls::ServerConfig>,
+    rbac: Arc<Rbac>,
+    node_authorizer: Arc<NodeAuthorizer>,
+    objects: Arc<LateObjects>,
+}
+
+/// Where the control plane keeps its files.
+pub fn server_dir(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("server")
+}
+
+pub fn store_dir(settings: &Settings) -> PathBuf {
+    server_dir(settings).join("store")
+}
+
+pub fn pki_dir(settings: &Settings) -> PathBuf {
+    server_dir(settings).join("pki")
+}
+
+fn pki(error: PkiError) -> Failure {
+    Failure::chain(&error)
+}
+
+impl ControlPlane {
+    /// Opens the store, reads or makes keys and certificates, binds the port.
+    pub async fn build(settings: &Settings, env: &Env) -> Result<Self, Failure> {
+        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+            let address = settings.listen;
+            Failure::new(format!("cannot listen on {address}: {error}; choose another address with --listen HOST:PORT"))
+        })?;
+        let store = store::open(&store_dir(settings), store::Options::default()).map_err(|e| Failure::chain(&e))?;
+        let dir = pki_dir(settings);
+        let authority = Authority::load_or_create(&dir, "ca", "kobune-ca", env).map_err(pki)?;
+        let own = [settings.node_name.clone(), settings.node_ip.to_string(), settings.listen.ip().to_string()];
+        let names = apiserver_names(&[settings.service_address(1)], &settings.cluster_domain, &own);
+        let identity = authority.issue_file(&dir, "apiserver", &Profile::apiserver(names), env).map_err(pki)?;
+        let kubelet_client =
+            authority.issue_file(&dir, "apiserver-kubelet-client", &Profile::kubelet_client(), env).map_err(pki)?;
+        let trusted = [authority.certificate().clone()];
+        let serving = ServingIdentity::new(&identity).map_err(pki)?;
+        let serving = server_config(serving, &trusted).map_err(pki)?;
+        let objects = Arc::new(LateObjects::default());
+        let (authentication, tokens) = authentication(settings, &authority, &objects, env)?;
+        let (rbac, node_authorizer) = (Arc::new(Rbac::default()), Arc::new(NodeAuthorizer::default()));
+        let authorizer =
+            Arc::new(Union(vec![Arc::new(Masters), node_authorizer.clone(), rbac.clone()]));
+        let config = apiserver::Config {
+            env: env.clone(),
+            store,
+            table: resources::builtin_table(),
+            schema: machinery::schema::builtin(),
+            authenticator: authentication.clone(),
+            authorizer: authorizer.clone(),
+            tokens: Arc::new(tokens::Issuer::new(tokens, authentication.clone())),
+            kubelet_tls: Some(Arc::new(client_config(&trusted, Some(&kubelet_client)).map_err(pki)?)),
+            dialer: Arc::new(apiserver::TcpDialer),
+            facts: facts(settings),
+        };
+        let server = Server::build(config).await.map_err(|error| Failure::chain(&error))?;
+        Ok(Self {
+            server,
+            authority,
+            authentication,
+            authorizer,
+            settings: settings.clone(),
+            env: env.clone(),
+            listener,
+            serving,
+            rbac,
+            node_authorizer,
+            objects,
+        })
+    }
+
+    /// A client within the process.
+    pub fn client(&self, user: User) -> Client {
+        self.server.client(user)
+    }
+
+    /// Writes the administrator's kubeconfig.
+    pub fn write_kubeconfig(&self) -> Result<(), Failure> {
+        let dir = pki_dir(&self.settings);
+        let admin = self.authority.issue_file(&dir, "admin", &Profile::admin(), &self.env).map_err(pki)?;
+        let kubeconfig = Kubeconfig {
+            server: &self.settings.local_url(),
+            authority_pem: self.authority.pem(),
+            cluster: "kobune",
+            user: "admin",
+            credentials: KubeconfigUser::Certificate(&admin),
+        };
+        kubeconfig.write(&self.settings.kubeconfig).map_err(pki)
+    }
+
+    /// The certificate by which a kubelet speaks to the API server, and the one that it serves with.
+    pub fn node_identities(&self, node: &str, addresses: &[IpAddr]) -> Result<(Identity, Identity), Failure> {
+        let dir = pki_dir(&self.settings);
+        let client = self.authority.issue_file(&dir, "node", &Profile::node(node), &self.env).map_err(pki)?;
+        let profile = Profile::kubelet_serving(node, addresses);
+        let serving = self.authority.issue_file(&dir, "kubelet", &profile, &self.env).map_err(pki)?;
+        Ok((client, serving))
+    }
+
+    /// Adds the services of the control plane: `api`, `cluster` (what every cluster has is there), `controllers`,
+    /// `scheduler`.
+    pub fn register(self, graph: &mut Graph, on: &Handle) -> Caches {
+        let client = self.client(User::system_masters(SYSTEM_USER));
+        let stop_caches = Shutdown::new();
+        let caches = Caches::new(client.clone(), stop_caches.clone());
+        self.objects.set(client.clone());
+        let (server, listener, serving) = (self.server.clone(), self.listener, self.serving);
+        graph.add("api", &[], on, move |ready, shutdown| async move {
+            let accepting = server.serve(listener, serving, shutdown.clone());
+            ready.set();
+            let (followed, ()) = tokio::join!(server.run(shutdown), accepting);
+            stop_caches.cancel();
+            followed.map_err(|error| error.to_string())
+        });
+        let (server, settings, rbac, nodes) = (self.server.clone(), self.settings.clone(), self.rbac, self.node_authorizer);
+        let (shared, admin, env) = (caches.clone(), client.clone(), self.env.clone());
+        graph.add("cluster", &["api"], on, move |ready, shutdown| async move {
+            rbac.start(&shared);
+            nodes.start(&admin, &shutdown);
+            let chain = admission_chain(&settings, &shared, &admin, &env, &shutdown);
+            server.set_admission(Arc::new(chain));
+            let written = tokio::try_join!(server.bootstrap(&cluster_facts(&settings)), roles::ensure(&admin));
+            written.map_err(|status| status.to_string())?;
+            rbac.synced().await;
+            ready.set();
+            shutdown.cancelled().await;
+            Ok(())
+        });
+        let config = controllers::Config {
+            rows: rows(&self.server.table()),
+            root_ca: self.authority.pem().to_owned(),
+            node_grace_period: NODE_GRACE_PERIOD,
+        };
+        let (server, env, shared) = (self.server.clone(), self.env.clone(), caches.clone());
+        graph.add("controllers", &["cluster"], on, move |ready, shutdown| async move {
+            let client_of = move |_: &str| server.client(User::system_masters("system:kube-controller-manager"));
+            ready.set();
+            controllers::Controllers::build(config, env, shared, client_of).run(shutdown).await;
+            Ok(())
+        });
+        let (client, env, shared) =
+            (self.server.client(User::system_masters("system:kube-scheduler")), self.env, caches.clone());
+        graph.add("scheduler", &["cluster"], on, move |ready, shutdown| async move {
+            let name = scheduler::driver::NAME;
+            let (recorder, writer) = reconcile::Recorder::new(client.clone(), env.clone(), name, "");
+            tokio::spawn(writer.run(shutdown.clone()));
+            ready.set();
+            scheduler::Scheduler::build(&shared, client, recorder, env).run(shutdown).await;
+            Ok(())
+        });
+        caches
+    }
+}
+
+fn authentication(
+    settings: &Settings,
+    authority: &Authority,
+    objects: &Arc<LateObjects>,
+    env: &Env,
+) -> Result<(Arc<Authentication>, Arc<ServiceAccountTokens>), Failure> {
+    let key = SigningKey::load_or_create(&pki_dir(settings).join("service-account.key")).map_err(pki)?;
+    let config = TokenConfig::new(&settings.cluster_domain, &settings.local_url());
+    let audiences = config.audiences.clone();
+    let tokens = Arc::new(ServiceAccountTokens::new(key, config, objects.clone(), env.clone()));
+    let bootstrap = BootstrapAuthenticator::new(objects.clone(), audiences.clone(), env.clone());
+    let certificates =
+        X509Authenticator::new(&[authority.certificate().clone()], env.clone()).map_err(pki)?;
+    let sorts: Vec<Arc<dyn auth::token::TokenAuthenticator>> = vec![tokens.clone(), Arc::new(bootstrap)];
+    Ok((Arc::new(Authentication::new(Some(certificates), sorts, audiences)), tokens))
+}
+
+fn facts(settings: &Settings) -> Facts {
+    let advertised = format!("{}:{}", settings.node_ip, settings.listen.port());
+    Facts { advertised, ..Facts::default() }
+}
+
+fn cluster_facts(settings: &Settings) -> ClusterFacts {
+    ClusterFacts {
+        service_addresses: vec![settings.service_address(1)],
+        server_addresses: vec![settings.node_ip],
+        server_port: settings.listen.port(),
+    }
+}
+
+/// What controllers walk over: one row per kind that can be listed, watched and deleted.
+fn rows(table: &Table) -> controllers::Rows {
+    let walkable = |row: &&Arc<resources::Resource>| {
+        ["list", "watch", "delete"].iter().all(|verb| row.supports(verb)) && row.version == row.storage_version
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    let rows = table.rows().iter().filter(walkable).filter(|row| seen.insert(row.storage_prefix.clone()));
+    let row = |row: &Arc<resources::Resource>| controllers::Row {
+        target: Target {
+            group: row.group.clone(),
+            version: row.version.clone(),
+            resource: row.resource.clone(),
+            ..Target::default()
+        },
+        kind: row.kind.clone(),
+        namespaced: row.is_namespaced(),
+    };
+    controllers::Rows::new(rows.map(row).collect())
+}

@@ -1,0 +1,231 @@
+//! A node: images, network, runtime, kubelet, Services and DNS on this machine, wired.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use auth::pki::{Identity, ServingIdentity, server_config};
+use auth::{Authentication, Union};
+use client::{Caches, Client};
+use containers::{EmbeddedConfig, EmbeddedRuntime};
+use env::Env;
+use images::{BuiltinFile, ImageConfig, Images};
+use k8s_openapi::api::core::v1::Service;
+use kubelet::{Kubelet, StopMode};
+use network::PodNetwork;
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+
+use crate::cli::Failure;
+use crate::config::Settings;
+use crate::graph::Graph;
+
+/// The image that is part of the program.
+pub const WEB_IMAGE: &str = "kobune.local/web:latest";
+
+/// Where kubelets are expected; another instance on the machine takes any free port.
+const KUBELET_PORT: u16 = 10250;
+const DNS_PORT: u16 = 53;
+
+/// What a node needs of the control plane.
+pub struct Dependencies {
+    pub client: Client,
+    pub caches: Caches,
+    pub authentication: Arc<Authentication>,
+    pub authorizer: Arc<Union>,
+    pub authority: CertificateDer<'static>,
+    pub serving: Identity,
+}
+
+/// The parts of a node, built and bound, doing nothing yet.
+pub struct Node {
+    pub runtime: EmbeddedRuntime,
+    pub network: PodNetwork,
+    images: Images,
+    settings: Settings,
+    env: Env,
+    listener: TcpListener,
+}
+
+/// The cgroup below which this instance's pods are.
+pub fn cgroup_root(settings: &Settings) -> String {
+    format!("/{}", settings.instance)
+}
+
+/// The network of this instance's pods.
+pub fn network_config(settings: &Settings) -> network::Config {
+    let bridge = match settings.instance.strip_prefix("kobune") {
+        Some("") | None => "kobune0".to_owned(),
+        Some(other) => format!("kb{other}"),
+    };
+    network::Config {
+        bridge,
+        table: settings.instance.clone(),
+        pod_cidrs: vec![settings.pod_cidr()],
+        cluster_cidrs: vec![settings.cluster_cidr],
+        service_cidrs: vec![settings.service_cidr],
+        namespaces: Some(settings.data_dir.join("run/netns")),
+        ..network::Config::default()
+    }
+}
+
+/// The nftables table of Services.
+pub fn services_table(settings: &Settings) -> String {
+    format!("{}-services", settings.instance)
+}
+
+impl Node {
+    /// Opens image store, network and runtime, adopts what still runs, binds the kubelet's port.
+    pub async fn build(settings: &Settings, env: &Env) -> Result<Self, Failure> {
+        let images = Images::open(&settings.data_dir, settings.registries.clone(), env).map_err(|e| Failure::chain(&e))?;
+        ensure_web_image(&images)?;
+        let network = PodNetwork::build(network_config(settings)).map_err(|error| Failure::chain(&error))?;
+        let config = EmbeddedConfig {
+            data_dir: settings.data_dir.clone(),
+            cgroup_root: cgroup_root(settings),
+            images: Arc::new(images.clone()),
+            network: Some(Arc::new(network.clone())),
+            helper: this_executable()?,
+            env: env.clone(),
+        };
+        let runtime = EmbeddedRuntime::open(config).await.map_err(|error| Failure::chain(&error))?;
+        let listener = bind_kubelet(settings).await?;
+        Ok(Self { runtime, network, images, settings: settings.clone(), env: env.clone(), listener })
+    }
+
+    /// Adds the services of a node: `network`, `services`, `dns`, `kubelet`.
+    pub fn register(
+        self,
+        graph: &mut Graph,
+        on: &Handle,
+        dependencies: Dependencies,
+        stop_mode: StopMode,
+    ) -> Result<(), Failure> {
+        let gateways = self.network.gateways();
+        self.register_network(graph, on, &dependencies);
+        self.register_dns(graph, on, &dependencies.caches, gateways);
+        self.register_kubelet(graph, on, dependencies, stop_mode)
+    }
+
+    fn register_network(&self, graph: &mut Graph, on: &Handle, dependencies: &Dependencies) {
+        let network = self.network.clone();
+        graph.add("network", &["cluster"], on, move |ready, shutdown| async move {
+            network.prepare().await.map_err(|error| Failure::chain(&error).message)?;
+            ready.set();
+            shutdown.cancelled().await;
+            Ok(())
+        });
+        let config = proxy::Config {
+            table: services_table(&self.settings),
+            node: self.settings.node_name.clone(),
+            cluster_cidrs: vec![self.settings.cluster_cidr],
+            service_cidrs: vec![self.settings.service_cidr],
+        };
+        let caches = dependencies.caches.clone();
+        graph.add("services", &["network"], on, move |ready, shutdown| async move {
+            let proxy = proxy::Proxy::build(config, &caches).map_err(|error| Failure::chain(&error).message)?;
+            let (synced, first) = tokio::sync::oneshot::channel();
+            tokio::spawn(async move {
+                if first.await.is_ok() {
+                    ready.set();
+                }
+            });
+            proxy.run(synced, shutdown).await.map_err(|error| Failure::chain(&error).message)
+        });
+    }
+
+    fn register_dns(&self, graph: &mut Graph, on: &Handle, caches: &Caches, gateways: Vec<IpAddr>) {
+        let config = dns::Config {
+            listen: gateways.into_iter().map(|address| SocketAddr::new(address, DNS_PORT)).collect(),
+            domain: self.settings.cluster_domain.clone(),
+            upstreams: self.settings.dns_upstreams.clone(),
+            ..dns::Config::default()
+        };
+        let caches = caches.clone();
+        graph.add("dns", &["network"], on, move |ready, shutdown| async move {
+            let dns = dns::Dns::build(config, &caches).await.map_err(|error| Failure::chain(&error).message)?;
+            ready.set();
+            dns.run(shutdown).await.map_err(|error| Failure::chain(&error).message)
+        });
+    }
+
+    fn register_kubelet(
+        self,
+        graph: &mut Graph,
+        on: &Handle,
+        dependencies: Dependencies,
+        stop_mode: StopMode,
+    ) -> Result<(), Failure> {
+        let settings = &self.settings;
+        let port = self.listener.local_addr().map_err(|error| Failure::chain(&error))?.port();
+        let config = kubelet::Config {
+            addresses: vec![settings.node_ip],
+            root: settings.data_dir.join("kubelet"),
+            log_root: settings.data_dir.join("log/pods"),
+            cluster_dns: vec![settings.service_address(10)],
+            cluster_domain: settings.cluster_domain.clone(),
+            port,
+            stop_mode,
+            labels: BTreeMap::from([("node-role.kubernetes.io/control-plane".to_owned(), String::new())]),
+            ..kubelet::Config::new(settings.node_name.clone())
+        };
+        let serving = ServingIdentity::new(&dependencies.serving).map_err(|error| Failure::chain(&error))?;
+        let tls = server_config(serving, &[dependencies.authority.clone()]).map_err(|error| Failure::chain(&error))?;
+        let server = kubelet::ServerConfig {
+            listener: self.listener,
+            tls,
+            authenticator: dependencies.authentication,
+            authorizer: dependencies.authorizer,
+        };
+        let given = kubelet::Dependencies {
+            env: self.env,
+            client: dependencies.client,
+            runtime: Arc::new(self.runtime),
+            images: Arc::new(self.images),
+            services: Some(dependencies.caches.of::<Service>()),
+            server: Some(server),
+        };
+        graph.add("kubelet", &["network"], on, move |ready, shutdown| async move {
+            let kubelet = Kubelet::build(config, given).map_err(|error| Failure::chain(&error).message)?;
+            let (registered, first) = tokio::sync::oneshot::channel();
+            tokio::spawn(async move {
+                if first.await.is_ok() {
+                    ready.set();
+                }
+            });
+            kubelet.run(registered, shutdown).await;
+            Ok(())
+        });
+        Ok(())
+    }
+}
+
+async fn bind_kubelet(settings: &Settings) -> Result<TcpListener, Failure> {
+    let any = |port| SocketAddr::new(if settings.node_ip.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() }, port);
+    match TcpListener::bind(any(KUBELET_PORT)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => {
+            let bound = TcpListener::bind(any(0)).await;
+            bound.map_err(|error| Failure::new(format!("cannot listen for the kubelet: {error}")))
+        }
+    }
+}
+
+/// This file, also when it was replaced on disk while it runs.
+pub fn this_executable() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::new(format!("cannot find the program's own file: {error}")))
+}
+
+/// The web image contains this executable and nothing else.
+fn ensure_web_image(images: &Images) -> Result<(), Failure> {
+    let config = ImageConfig {
+        entrypoint: vec!["/kobune".to_owned(), "web".to_owned()],
+        exposed_ports: vec!["80/tcp".to_owned()],
+        working_directory: "/".to_owned(),
+        ..ImageConfig::default()
+    };
+    let file = BuiltinFile { path: "/kobune".into(), source: this_executable()?, mode: 0o755 };
+    images.ensure_builtin(WEB_IMAGE, &config, &[file]).map(drop).map_err(|error| Failure::chain(&error))
+}
