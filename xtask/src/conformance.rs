@@ -1,0 +1,92 @@
+//! `docs/conformance.md`: each behaviour that makes a cluster conformant, and the tests of ours that show it.
+//!
+//! A test says what it shows in a comment: `// conformance: [sig-node] Pods should …`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use crate::Failure;
+use crate::setup::root;
+
+const NAMES: &str = include_str!("../facts/conformance.txt");
+const MARK: &str = "// conformance: ";
+
+pub fn write() -> Result<(), Failure> {
+    std::fs::write(page(), render()?)?;
+    Ok(())
+}
+
+/// Fails when the page is not what [`write`] would make of the tests.
+pub fn check() -> Result<(), Failure> {
+    if std::fs::read_to_string(page())? == render()? {
+        return Ok(());
+    }
+    Err("docs/conformance.md is not up to date; run: cargo xtask conformance".into())
+}
+
+fn page() -> PathBuf {
+    root().join("docs/conformance.md")
+}
+
+fn render() -> Result<String, Failure> {
+    let shown = marks()?;
+    let known: Vec<&str> = NAMES.lines().collect();
+    if let Some((unknown, place)) = shown.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(format!("{}: no such behaviour: {unknown}", place[0]).into());
+    }
+    let mut page = String::from("# Conformance\n\n");
+    let count = known.iter().filter(|name| shown.contains_key(**name)).count();
+    writeln!(page, "{count} of {} behaviours have a test here. Written by `cargo xtask conformance`.\n", known.len())?;
+    let mut group = "";
+    for name in known {
+        let (sig, text) = name.split_once(' ').unwrap_or(("", name));
+        if sig != group {
+            writeln!(page, "\n## {}\n\n| behaviour | test |\n|---|---|", sig.trim_matches(['[', ']']))?;
+            group = sig;
+        }
+        let tests = shown.get(name).map(|places| places.join(", "));
+        writeln!(page, "| {} | {} |", text.replace('|', "\\|"), tests.unwrap_or_else(|| "not yet".to_owned()))?;
+    }
+    Ok(page)
+}
+
+/// Behaviour → tests.
+fn marks() -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let mut marks: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in rust_files(&root())? {
+        let text = std::fs::read_to_string(&file)?;
+        let shown = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let Some(name) = line.trim().strip_prefix(MARK) else { continue };
+            let function = lines[number..].iter().find_map(|line| function_name(line));
+            let function = function.ok_or_else(|| format!("{shown}:{}: the mark stands before no test", number + 1))?;
+            marks.entry(name.trim().to_owned()).or_default().push(format!("`{shown}` {function}"));
+        }
+    }
+    Ok(marks)
+}
+
+fn function_name(line: &str) -> Option<&str> {
+    let rest = line.trim().trim_start_matches("async ").strip_prefix("fn ")?;
+    rest.split('(').next()
+}
+
+/// All Rust files of the repository, in order.
+pub fn rust_files(root: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.join("crates"), root.join("tests"), root.join("xtask/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)?.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
