@@ -8,7 +8,7 @@ use std::sync::Arc;
 use auth::pki::{Identity, ServingIdentity, server_config};
 use auth::{Authentication, Union};
 use client::{Caches, Client};
-use containers::{EmbeddedConfig, EmbeddedRuntime};
+use containers::{Config as RuntimeConfig, EmbeddedRuntime};
 use env::Env;
 use images::{BuiltinFile, ImageConfig, Images};
 use k8s_openapi::api::core::v1::Service;
@@ -71,9 +71,14 @@ pub fn network_config(settings: &Settings) -> network::Config {
     }
 }
 
-/// The nftables table of Services.
-pub fn services_table(settings: &Settings) -> String {
-    format!("{}-services", settings.instance)
+/// Services on this node.
+pub fn services_config(settings: &Settings) -> proxy::Config {
+    proxy::Config {
+        table: format!("{}-services", settings.instance),
+        node: settings.node_name.clone(),
+        cluster_cidrs: vec![settings.cluster_cidr],
+        service_cidrs: vec![settings.service_cidr],
+    }
 }
 
 impl Node {
@@ -82,7 +87,7 @@ impl Node {
         let images = Images::open(&settings.data_dir, settings.registries.clone(), env).map_err(|e| Failure::chain(&e))?;
         ensure_web_image(&images)?;
         let network = PodNetwork::build(network_config(settings)).map_err(|error| Failure::chain(&error))?;
-        let config = EmbeddedConfig {
+        let config = RuntimeConfig {
             data_dir: settings.data_dir.clone(),
             cgroup_root: cgroup_root(settings),
             images: Arc::new(images.clone()),
@@ -117,12 +122,7 @@ impl Node {
             shutdown.cancelled().await;
             Ok(())
         });
-        let config = proxy::Config {
-            table: services_table(&self.settings),
-            node: self.settings.node_name.clone(),
-            cluster_cidrs: vec![self.settings.cluster_cidr],
-            service_cidrs: vec![self.settings.service_cidr],
-        };
+        let config = services_config(&self.settings);
         let caches = dependencies.caches.clone();
         graph.add("services", &["network"], on, move |ready, shutdown| async move {
             let proxy = proxy::Proxy::build(config, &caches).map_err(|error| Failure::chain(&error).message)?;
@@ -140,14 +140,19 @@ impl Node {
         let config = dns::Config {
             listen: gateways.into_iter().map(|address| SocketAddr::new(address, DNS_PORT)).collect(),
             domain: self.settings.cluster_domain.clone(),
-            upstreams: self.settings.dns_upstreams.clone(),
             ..dns::Config::default()
         };
-        let caches = caches.clone();
+        let (caches, env) = (caches.clone(), self.env.clone());
         graph.add("dns", &["network"], on, move |ready, shutdown| async move {
-            let dns = dns::Dns::build(config, &caches).await.map_err(|error| Failure::chain(&error).message)?;
-            ready.set();
-            dns.run(shutdown).await.map_err(|error| Failure::chain(&error).message)
+            let dns = dns::Dns::build(config, &caches, env).await.map_err(|error| Failure::chain(&error).message)?;
+            let (serving, first) = tokio::sync::oneshot::channel();
+            tokio::spawn(async move {
+                if first.await.is_ok() {
+                    ready.set();
+                }
+            });
+            dns.run(serving, shutdown).await;
+            Ok(())
         });
     }
 

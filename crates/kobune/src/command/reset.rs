@@ -8,7 +8,7 @@ use images::Images;
 
 use crate::cli::{Common, Failure};
 use crate::config::Settings;
-use crate::node::{cgroup_root, network_config, services_table, this_executable};
+use crate::node::{cgroup_root, network_config, services_config, this_executable};
 
 /// Remove every trace of an instance: processes, mounts, cgroups, namespaces, links, packet-filter tables and data.
 #[derive(Args)]
@@ -62,7 +62,7 @@ async fn reset(settings: &Settings) -> Result<(), Failure> {
     }
     let env = Env::system();
     let images = Images::open(&settings.data_dir, settings.registries.clone(), &env).map_err(|e| Failure::chain(&e))?;
-    let config = containers::EmbeddedConfig {
+    let config = containers::Config {
         data_dir: settings.data_dir.clone(),
         cgroup_root: cgroup_root(settings),
         images: std::sync::Arc::new(images),
@@ -76,7 +76,7 @@ async fn reset(settings: &Settings) -> Result<(), Failure> {
     };
     let containers = containers.await.map_err(|error| Failure::chain(&error));
     let volumes = kubelet::purge(&settings.data_dir.join("kubelet")).map_err(|error| Failure::chain(&error));
-    let services = proxy::teardown(&services_table(settings)).map_err(|error| Failure::chain(&error));
+    let services = proxy::teardown(&services_config(settings)).map_err(|error| Failure::chain(&error));
     let network = network::teardown(&network_config(settings)).map_err(|error| Failure::chain(&error));
     containers.and(volumes).and(services).and(network)?;
     match std::fs::remove_dir_all(&settings.data_dir) {

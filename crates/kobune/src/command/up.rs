@@ -131,7 +131,7 @@ async fn run(
     if stop_mode == StopMode::StopPods {
         let stopped = runtime.stop_all(true).await;
         let removed = network.teardown().await;
-        let services = proxy::teardown(&crate::node::services_table(&settings));
+        let services = proxy::teardown(&crate::node::services_config(&settings));
         stopped.map_err(|error| Failure::chain(&error))?;
         removed.map_err(|error| Failure::chain(&error))?;
         services.map_err(|error| Failure::chain(&error))?;

@@ -24,8 +24,6 @@ pub struct File {
     #[serde(rename = "nodeIP")]
     pub node_ip: Option<IpAddr>,
     pub registries: Registries,
-    #[serde(rename = "dnsUpstreams")]
-    pub dns_upstreams: Vec<IpAddr>,
     pub log: Option<String>,
 }
 

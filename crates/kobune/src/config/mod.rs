@@ -25,8 +25,6 @@ pub struct Settings {
     pub node_name: String,
     pub node_ip: IpAddr,
     pub registries: Registries,
-    /// Servers that are asked for names outside of the cluster; empty: those of the machine.
-    pub dns_upstreams: Vec<IpAddr>,
     /// Names the bridge, the nftables table and the cgroup of this instance.
     pub instance: String,
     pub log: Option<String>,
@@ -51,7 +49,6 @@ impl Settings {
             node_name: flags.node_name.clone().or(file.node_name).map_or_else(host_name, Ok)?,
             node_ip: flags.node_ip.or(file.node_ip).unwrap_or_else(own_address),
             registries: file.registries,
-            dns_upstreams: file.dns_upstreams,
             instance: instance(&data_dir),
             log: flags.log.clone().or(file.log),
             data_dir,

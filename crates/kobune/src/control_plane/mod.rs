@@ -93,7 +93,7 @@ impl ControlPlane {
             schema: machinery::schema::builtin(),
             authenticator: authentication.clone(),
             authorizer: authorizer.clone(),
-            tokens: Arc::new(tokens::Issuer::new(tokens, authentication.clone())),
+            issuer: Arc::new(tokens::Issuer::new(tokens, authentication.clone())),
             kubelet_tls: Some(Arc::new(client_config(&trusted, Some(&kubelet_client)).map_err(pki)?)),
             dialer: Arc::new(apiserver::TcpDialer),
             facts: facts(settings),
@@ -158,12 +158,10 @@ impl ControlPlane {
             followed.map_err(|error| error.to_string())
         });
         let (server, settings, rbac, nodes) = (self.server.clone(), self.settings.clone(), self.rbac, self.node_authorizer);
-        let (shared, admin, env) = (caches.clone(), client.clone(), self.env.clone());
+        let (shared, admin) = (caches.clone(), client.clone());
         graph.add("cluster", &["api"], on, move |ready, shutdown| async move {
             rbac.start(&shared);
             nodes.start(&admin, &shutdown);
-            let chain = admission_chain(&settings, &shared, &admin, &env, &shutdown);
-            server.set_admission(Arc::new(chain));
             let written = tokio::try_join!(server.bootstrap(&cluster_facts(&settings)), roles::ensure(&admin));
             written.map_err(|status| status.to_string())?;
             rbac.synced().await;
