@@ -95,10 +95,13 @@ impl Running {
     }
 
     /// Waits until a service is ready; never returns if it fails before.
-    pub async fn ready(&self, name: &str) {
-        match self.ready.get(name) {
-            Some(ready) => all_ready(vec![ready.clone()]).await,
-            None => std::future::pending().await,
+    pub fn ready(&self, name: &str) -> impl Future<Output = ()> + Send + use<> {
+        let ready = self.ready.get(name).cloned();
+        async move {
+            match ready {
+                Some(ready) => all_ready(vec![ready]).await,
+                None => std::future::pending().await,
+            }
         }
     }
 

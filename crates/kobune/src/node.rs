@@ -176,21 +176,12 @@ impl Node {
             labels: BTreeMap::from([("node-role.kubernetes.io/control-plane".to_owned(), String::new())]),
             ..kubelet::Config::new(settings.node_name.clone())
         };
-        let serving = ServingIdentity::new(&dependencies.serving).map_err(|error| Failure::chain(&error))?;
-        let tls = server_config(serving, &[dependencies.authority.clone()]).map_err(|error| Failure::chain(&error))?;
-        let server = kubelet::ServerConfig {
-            listener: self.listener,
-            tls,
-            authenticator: dependencies.authentication,
-            authorizer: dependencies.authorizer,
-        };
         let given = kubelet::Dependencies {
             env: self.env,
             client: dependencies.client,
             runtime: Arc::new(self.runtime),
             images: Arc::new(self.images),
             services: Some(dependencies.caches.of::<Service>()),
-            server: Some(server),
         };
         graph.add("kubelet", &["network"], on, move |ready, shutdown| async move {
             let kubelet = Kubelet::build(config, given).map_err(|error| Failure::chain(&error).message)?;

@@ -171,7 +171,7 @@ async fn ask(address: IpAddr) -> std::io::Result<String> {
 
 fn print_table(answers: &[Answer]) -> Result<(), Failure> {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY).set_header(["POD", "ADDRESS", "ANSWER"]);
+    table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY).set_header(["POD", "ADDRESS", "ANSWER"]);
     for (name, address, answer) in answers {
         table.add_row([name.clone(), address.to_string(), answer.clone()]);
     }

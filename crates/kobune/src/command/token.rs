@@ -60,8 +60,9 @@ pub fn admin(settings: &Settings) -> Result<Client, Failure> {
 async fn create(client: &Client, ttl_hours: u32) -> Result<(), Status> {
     let env = Env::system();
     let token = BootstrapToken::random(&env);
-    let lifetime = std::time::Duration::from_secs(u64::from(ttl_hours) * 3600);
-    let secret = token.to_secret(&env, Some(lifetime), "made by kobune token create");
+    let lifetime = jiff::SignedDuration::from_hours(i64::from(ttl_hours));
+    let expiration = env.now().saturating_add(lifetime).map_err(Status::internal)?;
+    let secret = token.to_secret(Some(expiration), "made by kobune token create", &[]);
     client.namespaced::<Secret>("kube-system").create(&secret).await?;
     println!("{token}");
     Ok(())

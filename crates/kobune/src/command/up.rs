@@ -15,7 +15,7 @@ use super::demo::Demo;
 use crate::cli::{Common, Failure, start_logging};
 use crate::config::Settings;
 use crate::control_plane::ControlPlane;
-use crate::graph::{Graph, Running};
+use crate::graph::Graph;
 use crate::node::{Dependencies, Node};
 use crate::progress::Progress;
 
@@ -120,11 +120,13 @@ async fn run(
     let mut graph = Graph::default();
     let caches = register(plane, node, &settings, &mut graph, &node_runtime, stop_mode)?;
     let mut running = graph.start();
+    let nodes = caches.of::<NodeObject>();
+    let (api, kubelet) = (running.ready("api"), running.ready("kubelet"));
     let outcome = tokio::select! {
         failure = running.failed() => Err(Failure::new(failure)),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
-        result = attend(&progress, &settings, &running, &caches.of::<NodeObject>(), demo) => result,
+        result = attend(&progress, &settings, (api, kubelet), &nodes, demo) => result,
     };
     progress.say("stopping");
     running.stop().await;
@@ -163,13 +165,13 @@ fn register(
 async fn attend(
     progress: &Progress,
     settings: &Settings,
-    running: &Running,
+    (api, kubelet): (impl Future<Output = ()>, impl Future<Output = ()>),
     nodes: &Cache,
     demo: Option<Demo>,
 ) -> Result<(), Failure> {
-    running.ready("api").await;
+    api.await;
     progress.say(format_args!("API ready at {}", settings.local_url()));
-    running.ready("kubelet").await;
+    kubelet.await;
     node_ready(nodes, &settings.node_name).await;
     progress.say(format_args!("node {} ready", settings.node_name));
     progress.say(format_args!("kubeconfig: {}", settings.kubeconfig.display()));

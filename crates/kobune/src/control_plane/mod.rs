@@ -162,7 +162,8 @@ impl ControlPlane {
         graph.add("cluster", &["api"], on, move |ready, shutdown| async move {
             rbac.start(&shared);
             nodes.start(&admin, &shutdown);
-            let written = tokio::try_join!(server.bootstrap(&cluster_facts(&settings)), roles::ensure(&admin));
+            let facts = cluster_facts(&settings);
+            let written = tokio::try_join!(server.bootstrap(&facts), roles::ensure(&admin));
             written.map_err(|status| status.to_string())?;
             rbac.synced().await;
             ready.set();
