@@ -38,6 +38,7 @@ impl Client {
 
     /// The collection that `target` names; its name and subresource are ignored.
     pub fn target(&self, target: Target) -> Resources {
+        let target = Target { name: String::new(), subresource: String::new(), ..target };
         Resources { transport: self.transport.clone(), target }
     }
 

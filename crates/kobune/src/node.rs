@@ -176,6 +176,14 @@ impl Node {
             labels: BTreeMap::from([("node-role.kubernetes.io/control-plane".to_owned(), String::new())]),
             ..kubelet::Config::new(settings.node_name.clone())
         };
+        let serving = ServingIdentity::new(&dependencies.serving).map_err(|error| Failure::chain(&error))?;
+        let tls = server_config(serving, &[dependencies.authority.clone()]).map_err(|error| Failure::chain(&error))?;
+        let server = kubelet::ServerConfig {
+            listener: self.listener,
+            tls,
+            authenticator: dependencies.authentication,
+            authorizer: dependencies.authorizer,
+        };
         let given = kubelet::Dependencies {
             env: self.env,
             client: dependencies.client,
@@ -184,7 +192,7 @@ impl Node {
             services: Some(dependencies.caches.of::<Service>()),
         };
         graph.add("kubelet", &["network"], on, move |ready, shutdown| async move {
-            let kubelet = Kubelet::build(config, given).map_err(|error| Failure::chain(&error).message)?;
+            let kubelet = Kubelet::build(config, given, Some(server)).map_err(|error| Failure::chain(&error).message)?;
             let (registered, first) = tokio::sync::oneshot::channel();
             tokio::spawn(async move {
                 if first.await.is_ok() {

@@ -76,7 +76,7 @@ async fn reset(settings: &Settings) -> Result<(), Failure> {
     };
     let containers = containers.await.map_err(|error| Failure::chain(&error));
     let volumes = linux::mount::unmount_below(&settings.data_dir).map_err(|error| Failure::chain(&error));
-    let services = proxy::teardown(&services_config(settings)).map_err(|error| Failure::chain(&error));
+    let services = proxy::teardown(&services_config(settings).table).map_err(|error| Failure::chain(&error));
     let network = network::teardown(&network_config(settings)).map_err(|error| Failure::chain(&error));
     containers.and(volumes).and(services).and(network)?;
     match std::fs::remove_dir_all(&settings.data_dir) {
