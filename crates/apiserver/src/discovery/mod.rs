@@ -60,9 +60,9 @@ pub async fn answer(
         }
         ["metrics"] => Ok(metrics(core)),
         [".well-known", "openid-configuration"] => {
-            issuer_document(core.issuer.configuration(), "application/json")
+            issuer_document(core.tokens.discovery(), "application/json")
         }
-        ["openid", "v1", "jwks"] => issuer_document(core.issuer.keys(), "application/jwk-set+json"),
+        ["openid", "v1", "jwks"] => issuer_document(core.tokens.keys(), "application/jwk-set+json"),
         _ => Err(Status::no_such_path()),
     }
 }
