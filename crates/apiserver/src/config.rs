@@ -106,7 +106,8 @@ impl Tokens for NoTokens {
 
     async fn review(&self, request: &Value) -> Value {
         let mut answer = request.clone();
-        answer["status"] = serde_json::json!({"user": {}, "error": "this server has no key to check tokens with"});
+        answer["status"] =
+            serde_json::json!({"user": {}, "error": "this server has no key to check tokens with"});
         answer
     }
 

@@ -22,7 +22,13 @@ pub(super) struct SelfSubjectRulesReview;
 
 #[async_trait]
 impl Computation for SubjectAccessReview {
-    async fn compute(&self, core: &Arc<Core>, call: &Call, body: Value, _: &WriteOptions) -> Result<Value, Status> {
+    async fn compute(
+        &self,
+        core: &Arc<Core>,
+        call: &Call,
+        body: Value,
+        _: &WriteOptions,
+    ) -> Result<Value, Status> {
         let user = subject(call, &body)?;
         answered(core, call, body, user)
     }
@@ -30,7 +36,13 @@ impl Computation for SubjectAccessReview {
 
 #[async_trait]
 impl Computation for LocalSubjectAccessReview {
-    async fn compute(&self, core: &Arc<Core>, call: &Call, body: Value, _: &WriteOptions) -> Result<Value, Status> {
+    async fn compute(
+        &self,
+        core: &Arc<Core>,
+        call: &Call,
+        body: Value,
+        _: &WriteOptions,
+    ) -> Result<Value, Status> {
         let user = subject(call, &body)?;
         let asked = text(&body, "/spec/resourceAttributes/namespace");
         if asked != call.target.namespace {
@@ -44,14 +56,26 @@ impl Computation for LocalSubjectAccessReview {
 
 #[async_trait]
 impl Computation for SelfSubjectAccessReview {
-    async fn compute(&self, core: &Arc<Core>, call: &Call, body: Value, _: &WriteOptions) -> Result<Value, Status> {
+    async fn compute(
+        &self,
+        core: &Arc<Core>,
+        call: &Call,
+        body: Value,
+        _: &WriteOptions,
+    ) -> Result<Value, Status> {
         answered(core, call, body, call.caller.user.clone())
     }
 }
 
 #[async_trait]
 impl Computation for SelfSubjectRulesReview {
-    async fn compute(&self, core: &Arc<Core>, call: &Call, mut body: Value, _: &WriteOptions) -> Result<Value, Status> {
+    async fn compute(
+        &self,
+        core: &Arc<Core>,
+        call: &Call,
+        mut body: Value,
+        _: &WriteOptions,
+    ) -> Result<Value, Status> {
         let namespace = text(&body, "/spec/namespace").to_owned();
         if namespace.is_empty() {
             return Err(Status::bad_request("no namespace on request"));
@@ -68,8 +92,12 @@ fn subject(call: &Call, body: &Value) -> Result<User, Status> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let extra: BTreeMap<String, Vec<String>> =
-        spec["extra"].as_object().into_iter().flatten().map(|(key, values)| (key.clone(), texts(values))).collect();
+    let extra: BTreeMap<String, Vec<String>> = spec["extra"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, values)| (key.clone(), texts(values)))
+        .collect();
     let user = User {
         name: text(spec, "/user").to_owned(),
         uid: text(spec, "/uid").to_owned(),
@@ -106,12 +134,14 @@ fn asked(call: &Call, body: &Value, user: User) -> Result<Attributes, Status> {
         Err(Status::invalid(GROUP, &call.row.kind, "", &[FieldError::invalid(field, Value::Null, detail)]))
     };
     match (given("/spec/resourceAttributes"), given("/spec/nonResourceAttributes")) {
-        (Some(_), Some(_)) => {
-            invalid("spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes")
-        }
-        (None, None) => {
-            invalid("spec.resourceAttributes", "exactly one of nonResourceAttributes or resourceAttributes must be specified")
-        }
+        (Some(_), Some(_)) => invalid(
+            "spec.nonResourceAttributes",
+            "cannot be specified in combination with resourceAttributes",
+        ),
+        (None, None) => invalid(
+            "spec.resourceAttributes",
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ),
         (None, Some(path)) => Ok(Attributes {
             user,
             verb: text(path, "/verb").to_owned(),

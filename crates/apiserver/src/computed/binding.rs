@@ -61,7 +61,9 @@ fn bound(old: &Object, binding: &Value, now: &str) -> Result<Value, Status> {
     let uid = text(binding, "/metadata/uid");
     if !uid.is_empty() && uid != old.meta().uid {
         let own = &old.meta().uid;
-        return conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"));
+        return conflict(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
+        ));
     }
     if old.meta().deletion_timestamp.is_some() {
         return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -84,7 +86,8 @@ fn bound(old: &Object, binding: &Value, now: &str) -> Result<Value, Status> {
 }
 
 fn set_scheduled(pod: &mut Value, now: &str) {
-    let mut condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let mut condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     if let Some(generation) = pod.pointer("/metadata/generation") {
         condition["observedGeneration"] = generation.clone();
     }
@@ -101,8 +104,11 @@ mod tests {
 
     #[test]
     fn a_pod_is_bound_once() {
-        let pod = |spec: Value| Object::from_value(&json!({"metadata": {"name": "web", "uid": "u"}, "spec": spec}), 5).unwrap();
-        let binding = json!({"target": {"kind": "Node", "name": "n1"}, "metadata": {"annotations": {"a": "b"}}});
+        let pod = |spec: Value| {
+            Object::from_value(&json!({"metadata": {"name": "web", "uid": "u"}, "spec": spec}), 5).unwrap()
+        };
+        let binding =
+            json!({"target": {"kind": "Node", "name": "n1"}, "metadata": {"annotations": {"a": "b"}}});
         let bound_pod = bound(&pod(json!({})), &binding, "now").unwrap();
         assert_eq!(bound_pod["spec"]["nodeName"], "n1");
         assert_eq!(bound_pod["metadata"]["annotations"]["a"], "b");
@@ -112,6 +118,10 @@ mod tests {
             refused.message,
             "Operation cannot be fulfilled on pods/binding \"web\": pod web is already assigned to node \"n2\""
         );
-        assert!(bound(&pod(json!({"schedulingGates": [{"name": "g"}]})), &binding, "now").unwrap_err().is_conflict());
+        assert!(
+            bound(&pod(json!({"schedulingGates": [{"name": "g"}]})), &binding, "now")
+                .unwrap_err()
+                .is_conflict()
+        );
     }
 }

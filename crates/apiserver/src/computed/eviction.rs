@@ -34,7 +34,8 @@ impl Computation for Eviction {
         }
         let mut delete: DeleteOptions = match body.get("deleteOptions") {
             None | Some(Value::Null) => DeleteOptions::default(),
-            Some(given) => serde_json::from_value(given.clone()).map_err(|error| Status::bad_request(error.to_string()))?,
+            Some(given) => serde_json::from_value(given.clone())
+                .map_err(|error| Status::bad_request(error.to_string()))?,
         };
         if options.dry_run && delete.dry_run.is_empty() {
             delete.dry_run.push("All".to_owned());
@@ -68,7 +69,8 @@ async fn take_from_budget(core: &Arc<Core>, call: &Call, pod: &Object, dry_run: 
         namespace: call.target.namespace.clone(),
         ..Target::default()
     };
-    let list = core.list(&core.call_within(&call.caller, "list", target.clone())?, &ListOptions::default()).await?;
+    let list =
+        core.list(&core.call_within(&call.caller, "list", target.clone())?, &ListOptions::default()).await?;
     let matching: Vec<_> = list.items.iter().filter(|budget| selects(&budget.value(), pod)).collect();
     let budget = match matching.as_slice() {
         [] => return Ok(()),
@@ -86,7 +88,9 @@ async fn take_from_budget(core: &Arc<Core>, call: &Call, pod: &Object, dry_run: 
 }
 
 fn selects(budget: &Value, pod: &Object) -> bool {
-    let Some(selector) = budget.pointer("/spec/selector").filter(|selector| !selector.is_null()) else { return false };
+    let Some(selector) = budget.pointer("/spec/selector").filter(|selector| !selector.is_null()) else {
+        return false;
+    };
     LabelSelector::from_value(selector).is_ok_and(|selector| selector.matches(&pod.meta().labels))
 }
 
@@ -104,7 +108,8 @@ fn decremented(budget: &Value, pod: &Value, now: &str) -> Result<Value, Status> 
     if number("/status/observedGeneration") < number("/metadata/generation") {
         return Err(refused(format!("The disruption budget {name} is still being processed by the server.")));
     }
-    let disrupted = budget.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+    let disrupted =
+        budget.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, serde_json::Map::len);
     let forbidden = |detail: &str| Err(Status::forbidden("policy", "poddisruptionbudgets", name, detail));
     match number("/status/disruptionsAllowed") {
         negative if negative < 0 => return forbidden("pdb disruptions allowed is negative"),
@@ -114,7 +119,9 @@ fn decremented(budget: &Value, pod: &Value, now: &str) -> Result<Value, Status> 
             )));
         }
         _ if disrupted > DISRUPTED_MAX => {
-            return forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller");
+            return forbidden(
+                "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+            );
         }
         _ => {}
     }
@@ -126,7 +133,10 @@ fn decremented(budget: &Value, pod: &Value, now: &str) -> Result<Value, Status> 
 
 fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 fn refused(cause: String) -> Status {
@@ -155,7 +165,10 @@ mod tests {
         assert_eq!(after["status"]["disruptionsAllowed"], 0);
         assert_eq!(after["status"]["disruptedPods"]["p"], "now");
         let refused = decremented(&budget(0, 2), &ready, "now").unwrap_err();
-        assert_eq!((refused.code, refused.details.unwrap().causes[0].reason.clone()), (429, "DisruptionBudget".to_owned()));
+        assert_eq!(
+            (refused.code, refused.details.unwrap().causes[0].reason.clone()),
+            (429, "DisruptionBudget".to_owned())
+        );
         assert_eq!(decremented(&budget(1, 1), &ready, "now").unwrap_err().code, 429);
         let unready = json!({"metadata": {"name": "p"}});
         assert_eq!(decremented(&budget(0, 2), &unready, "now").unwrap(), budget(0, 2));
