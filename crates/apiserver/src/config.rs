@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use auth::{Authenticator, Authorizer, User};
+use auth::{Authenticator, Authorizer};
 use env::Env;
 use machinery::Status;
 use machinery::schema::Schema;
@@ -22,7 +22,7 @@ pub struct Config {
     pub schema: &'static Schema,
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
-    pub issuer: Arc<dyn Issuer>,
+    pub tokens: Arc<dyn Tokens>,
     /// Trusts the kubelets and presents the server's client certificate; `None`: connectors answer 503.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub dialer: Arc<dyn Dialer>,
@@ -45,7 +45,7 @@ impl Config {
             schema: machinery::schema::builtin(),
             authenticator,
             authorizer,
-            issuer: Arc::new(NoIssuer),
+            tokens: Arc::new(NoTokens),
             kubelet_tls: None,
             dialer: Arc::new(TcpDialer),
             facts: Facts::default(),
@@ -82,61 +82,36 @@ impl Default for Facts {
     }
 }
 
-/// What a service-account token says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenClaims {
-    pub namespace: String,
-    pub service_account: String,
-    pub service_account_uid: String,
-    /// Empty: for the API server itself.
-    pub audiences: Vec<String>,
-    pub expiration_seconds: i64,
-    /// The object whose deletion ends the token: kind, name and UID.
-    pub bound_object: Option<(String, String, String)>,
-    /// The node of a bound pod: name and UID.
-    pub node: Option<(String, String)>,
-}
-
-/// A signed token and when it expires (RFC 3339).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuedToken {
-    pub token: String,
-    pub expiration_timestamp: String,
-}
-
-/// What a reviewed token turned out to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReviewedToken {
-    pub user: User,
-    pub audiences: Vec<String>,
-}
-
-/// Signs and reads tokens: the seam to the `auth` crate.
+/// Signs and reviews tokens: the seam to `auth::token`.
 #[async_trait]
-pub trait Issuer: Send + Sync {
-    async fn issue(&self, claims: TokenClaims) -> Result<IssuedToken, Status>;
-    /// Who a token belongs to, if it is valid for one of `audiences` (empty: the API server); the error says why not.
-    async fn review(&self, token: &str, audiences: &[String]) -> Result<ReviewedToken, String>;
-    /// `/.well-known/openid-configuration`.
-    fn configuration(&self) -> Option<Value>;
+pub trait Tokens: Send + Sync {
+    /// Takes a `TokenRequest` for a service account and gives it back with its status.
+    async fn create(&self, namespace: &str, name: &str, request: &Value) -> Result<Value, Status>;
+    /// Takes a `TokenReview` and gives it back with its status.
+    async fn review(&self, request: &Value) -> Value;
+    /// `/.well-known/openid-configuration`; `None`: there are no tokens.
+    fn discovery(&self) -> Option<Value>;
     /// `/openid/v1/jwks`.
     fn keys(&self) -> Option<Value>;
 }
 
 /// A server without service-account tokens.
-pub struct NoIssuer;
+pub struct NoTokens;
 
 #[async_trait]
-impl Issuer for NoIssuer {
-    async fn issue(&self, _claims: TokenClaims) -> Result<IssuedToken, Status> {
+impl Tokens for NoTokens {
+    async fn create(&self, _namespace: &str, _name: &str, _request: &Value) -> Result<Value, Status> {
         Err(Status::service_unavailable("this server has no key to sign tokens with"))
     }
 
-    async fn review(&self, _token: &str, _audiences: &[String]) -> Result<ReviewedToken, String> {
-        Err("this server has no key to check tokens with".to_owned())
+    async fn review(&self, request: &Value) -> Value {
+        let mut answer = request.clone();
+        answer["status"] =
+            serde_json::json!({"user": {}, "error": "this server has no key to check tokens with"});
+        answer
     }
 
-    fn configuration(&self) -> Option<Value> {
+    fn discovery(&self) -> Option<Value> {
         None
     }
 

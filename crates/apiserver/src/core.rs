@@ -10,7 +10,7 @@ use resources::Table;
 
 use crate::cache::Cache;
 use crate::computed::Computations;
-use crate::config::{Facts, Issuer};
+use crate::config::{Facts, Tokens};
 use crate::connect::Connectors;
 use crate::discovery::health::Health;
 use crate::fairness::Fairness;
@@ -28,7 +28,7 @@ pub struct Core {
     pub admission: OnceLock<Arc<admission::Chain>>,
     pub computations: Computations,
     pub connectors: Connectors,
-    pub issuer: Arc<dyn Issuer>,
+    pub tokens: Arc<dyn Tokens>,
     pub fairness: Fairness,
     pub metrics: Metrics,
     pub health: Health,

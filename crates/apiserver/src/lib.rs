@@ -19,7 +19,7 @@ mod selection;
 mod server;
 mod transport;
 
-pub use config::{ClusterFacts, Config, Facts, IssuedToken, Issuer, NoIssuer, ReviewedToken, TokenClaims};
+pub use config::{ClusterFacts, Config, Facts, NoTokens, Tokens};
 pub use connect::{Connection, Dialer, TcpDialer};
 pub use core::Core;
 pub use discovery::health::Check;

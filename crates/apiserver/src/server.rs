@@ -46,7 +46,7 @@ impl Server {
             admission: OnceLock::new(),
             computations: computed::builtin(),
             connectors: Connectors { dialer: config.dialer, kubelet_tls: config.kubelet_tls },
-            issuer: config.issuer,
+            tokens: config.tokens,
             fairness: Fairness::default(),
             metrics: Metrics::default(),
             health: Health::default(),

@@ -86,6 +86,9 @@ impl Transport for InProcess {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Status> {
+        // A collection takes no name; the object has its own.
+        let collection = Target { name: String::new(), ..target.clone() };
+        let target = if target.subresource.is_empty() { &collection } else { target };
         let call = self.call("create", target)?;
         let result = self.core.create(&call, body, Vec::new(), &self.named_manager(options)).await;
         log_warnings(&call);

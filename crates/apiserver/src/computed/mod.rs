@@ -2,6 +2,12 @@
 //!
 //! This folder (and `connect`) is the only place of the API server that knows kinds.
 
+mod access_review;
+mod binding;
+mod eviction;
+mod token_request;
+mod token_review;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -53,5 +59,28 @@ impl Computations {
 
 /// The computations of the built-in rows.
 pub fn builtin() -> Computations {
-    Computations::default()
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    const AUTHORIZATION: &str = "authorization.k8s.io";
+    let mut all = Computations::default();
+    all.register("", "bindings", "", binding::Binding);
+    all.register("", "pods", "binding", binding::Binding);
+    all.register("", "pods", "eviction", eviction::Eviction);
+    all.register("", "serviceaccounts", "token", token_request::TokenRequest);
+    all.register(AUTHENTICATION, "tokenreviews", "", token_review::TokenReview);
+    all.register(AUTHENTICATION, "selfsubjectreviews", "", token_review::SelfSubjectReview);
+    all.register(AUTHORIZATION, "subjectaccessreviews", "", access_review::SubjectAccessReview);
+    all.register(AUTHORIZATION, "localsubjectaccessreviews", "", access_review::LocalSubjectAccessReview);
+    all.register(AUTHORIZATION, "selfsubjectaccessreviews", "", access_review::SelfSubjectAccessReview);
+    all.register(AUTHORIZATION, "selfsubjectrulesreviews", "", access_review::SelfSubjectRulesReview);
+    all
+}
+
+/// The `Status` of a computation that has nothing to show.
+fn created() -> Value {
+    serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+}
+
+/// A text in a value; empty when absent.
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

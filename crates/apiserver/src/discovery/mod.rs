@@ -60,9 +60,9 @@ pub async fn answer(
         }
         ["metrics"] => Ok(metrics(core)),
         [".well-known", "openid-configuration"] => {
-            issuer_document(core.issuer.configuration(), "application/json")
+            issuer_document(core.tokens.discovery(), "application/json")
         }
-        ["openid", "v1", "jwks"] => issuer_document(core.issuer.keys(), "application/jwk-set+json"),
+        ["openid", "v1", "jwks"] => issuer_document(core.tokens.keys(), "application/jwk-set+json"),
         _ => Err(Status::no_such_path()),
     }
 }
@@ -101,7 +101,11 @@ fn groups(core: &Core, request: &Incoming, legacy: bool) -> Result<Response<Body
 pub(crate) fn with_etag(request: &Incoming, content_type: &str, bytes: Vec<u8>) -> Response<Body> {
     let tag = format!("\"{}\"", hash(&bytes));
     let matches = request.header(header::IF_NONE_MATCH).split(',').any(|known| known.trim() == tag);
-    let mut answer = response(200, content_type, if matches { Vec::new() } else { bytes });
+    let (bytes, compressed) = body::compress(if matches { Vec::new() } else { bytes }, &request.headers);
+    let mut answer = response(200, content_type, bytes);
+    if compressed {
+        answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     if matches {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
     }

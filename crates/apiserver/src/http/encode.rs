@@ -1,6 +1,5 @@
 //! Answers as bytes: whole objects and lists in the negotiated form.
 
-use bytes::Bytes;
 use client::ObjectList;
 use env::jiff::Timestamp;
 use http::{HeaderMap, Response, header};
@@ -8,6 +7,8 @@ use machinery::schema::Schema;
 use machinery::{Object, Status};
 use resources::Resource;
 use serde_json::{Value, json};
+
+use crate::codec;
 
 use super::body::{Body, compress, response};
 use super::negotiate::{Accepted, Media, Shape};
@@ -28,7 +29,7 @@ impl Form<'_> {
     pub fn object(&self, code: u16, row: &Resource, object: &Object) -> Result<Response<Body>, Status> {
         let bytes = match (self.accepted.shape, self.accepted.media) {
             (Shape::Object, Media::Json) if !self.pretty => object.json(),
-            (Shape::Object, Media::Protobuf) => self.object_protobuf(object)?.to_vec(),
+            (Shape::Object, Media::Protobuf) => codec::enveloped(self.schema, object)?,
             (Shape::Object, _) => self.value(&object.value())?,
             (Shape::Partial, _) => self.value(&partial(&object.value()))?,
             (Shape::Table, _) => {
@@ -43,7 +44,10 @@ impl Form<'_> {
     pub fn list(&self, row: &Resource, list: &ObjectList) -> Result<Response<Body>, Status> {
         let bytes = match (self.accepted.shape, self.accepted.media) {
             (Shape::Object, Media::Json) if !self.pretty => concatenated(row, list),
-            (Shape::Object, Media::Protobuf) => self.list_protobuf(row, list)?,
+            (Shape::Object, Media::Protobuf) => {
+                let kind = format!("{}List", row.kind);
+                codec::protobuf_list(self.schema, &row.api_version(), &kind, &list_meta(list), &list.items)?
+            }
             (Shape::Object, _) => {
                 let value: Value =
                     serde_json::from_slice(&concatenated(row, list)).map_err(Status::internal)?;
@@ -87,39 +91,11 @@ impl Form<'_> {
         }
         response
     }
-
-    fn object_protobuf(&self, object: &Object) -> Result<Bytes, Status> {
-        object_protobuf(self.schema, object)
-    }
-
-    fn list_protobuf(&self, row: &Resource, list: &ObjectList) -> Result<Vec<u8>, Status> {
-        let value: Value = serde_json::from_slice(&concatenated(row, list)).map_err(Status::internal)?;
-        value_bytes(self.schema, Media::Protobuf, &value, false)
-    }
-}
-
-/// The protobuf form, made once per object.
-pub fn object_protobuf(schema: &Schema, object: &Object) -> Result<Bytes, Status> {
-    let mut failed = None;
-    let bytes =
-        object.protobuf(|object| match value_bytes(schema, Media::Protobuf, &object.value(), false) {
-            Ok(bytes) => bytes.into(),
-            Err(status) => {
-                failed = Some(status);
-                Bytes::new()
-            }
-        });
-    match failed {
-        // The empty form stays with the object, so later readers must not take it for an answer.
-        Some(status) => Err(status),
-        None if bytes.is_empty() => Err(Status::not_acceptable(&["application/json", "application/yaml"])),
-        None => Ok(bytes),
-    }
 }
 
 /// A value in a media type.
 pub fn value_bytes(schema: &Schema, media: Media, value: &Value, pretty: bool) -> Result<Vec<u8>, Status> {
-    crate::codec::encode(schema, media, value, pretty)
+    codec::encode(schema, media, value, pretty)
 }
 
 /// A status as an answer.

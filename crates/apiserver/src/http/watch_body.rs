@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use futures::StreamExt;
 use http::{Response, header};
 use http_body::Frame;
@@ -12,10 +12,10 @@ use resources::Resource;
 use serde_json::{Value, json};
 
 use super::body::{Body, BoxError};
-use super::encode;
 use super::negotiate::{Accepted, Media, Shape};
 use super::table::{Include, partial, table};
 use crate::cache::{Encoding, EventKind, Item, WatchSource};
+use crate::codec;
 use crate::core::Core;
 
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -98,8 +98,8 @@ impl WatchForm {
     fn event(&self, kind: &str, object: &Object, first: bool) -> Bytes {
         match self.accepted.shape {
             Shape::Object if self.encoding() == Encoding::Protobuf => {
-                match encode::object_protobuf(&self.core.schema, object) {
-                    Ok(raw) => frame(&crate::codec::protobuf_event(kind, &raw)),
+                match codec::enveloped(self.core.schema, object) {
+                    Ok(object) => codec::protobuf_event(kind, &object),
                     Err(status) => self.error(&status),
                 }
             }
@@ -118,8 +118,8 @@ impl WatchForm {
 
     fn value_event(&self, kind: &str, value: &Value) -> Bytes {
         if self.encoding() == Encoding::Protobuf {
-            if let Ok(raw) = encode::value_bytes(&self.core.schema, Media::Protobuf, value, false) {
-                return frame(&crate::codec::protobuf_event(kind, &raw));
+            if let Ok(object) = codec::encode(self.core.schema, Media::Protobuf, value, false) {
+                return codec::protobuf_event(kind, &object);
             }
         }
         let mut line = json!({"type": kind, "object": value}).to_string();
@@ -163,12 +163,4 @@ fn json_event(kind: &str, object: &Object) -> Bytes {
     object.write_json(&mut line);
     line.extend_from_slice(b"}\n");
     line.into()
-}
-
-/// A message behind its length: four bytes, big-endian.
-fn frame(message: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(message.len() + 4);
-    out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    out.extend_from_slice(message);
-    out.into()
 }

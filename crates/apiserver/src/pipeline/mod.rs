@@ -8,7 +8,7 @@ mod body;
 mod compute;
 mod create;
 mod delete;
-mod meta;
+pub mod meta;
 mod patch;
 mod projection;
 mod read;

@@ -17,7 +17,7 @@ use crate::core::Core;
 const TRIES: usize = 5;
 
 /// Makes the new state (in the stored version, defaulted) out of the old object.
-pub(super) type Mutation<'a> = dyn Fn(&Object) -> Result<Value, Status> + Send + Sync + 'a;
+pub type Mutation<'a> = dyn Fn(&Object) -> Result<Value, Status> + Send + Sync + 'a;
 
 /// What became of one try.
 enum Attempt {
@@ -113,6 +113,33 @@ impl Core {
         self.track(call, new, Some(old), write);
         self.check_update(call, new, old)?;
         self.validate(call, Change { name, new: Some(new), old: Some(old), dry_run }).await
+    }
+
+    /// Changes the stored object on the system's own account: no admission, no strategy, no field owners. For
+    /// computations whose effect is a change that users cannot make (`binding`).
+    pub async fn rewrite(
+        &self,
+        call: &Call,
+        dry_run: bool,
+        mutation: &Mutation<'_>,
+    ) -> Result<Arc<Object>, Status> {
+        let name = call.target.name.as_str();
+        let mut present = self.newest(call).await?;
+        for _ in 0..TRIES {
+            let old = present.ok_or_else(|| call.not_found(name))?;
+            let new = mutation(&old)?;
+            if new == old.value() {
+                return Ok(old);
+            }
+            if dry_run {
+                return Object::from_value(&new, old.revision()).map(Arc::new).map_err(Status::internal);
+            }
+            match self.commit(call, &old, &new).await? {
+                Attempt::Done(object) => return Ok(object),
+                Attempt::Raced(newer) => present = newer,
+            }
+        }
+        Err(call.modified(name))
     }
 
     /// Writes the new state, or removes the object when nothing holds it any longer.

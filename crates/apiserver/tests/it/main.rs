@@ -1,3 +1,7 @@
 //! The API through the real pipeline.
 
+mod apply;
 mod basics;
+mod coverage;
+mod deletes;
+mod watches;
