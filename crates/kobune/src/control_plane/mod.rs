@@ -93,7 +93,7 @@ impl ControlPlane {
             schema: machinery::schema::builtin(),
             authenticator: authentication.clone(),
             authorizer: authorizer.clone(),
-            issuer: Arc::new(tokens::Issuer::new(tokens, authentication.clone())),
+            tokens: Arc::new(tokens::Issuer::new(tokens, authentication.clone())),
             kubelet_tls: Some(Arc::new(client_config(&trusted, Some(&kubelet_client)).map_err(pki)?)),
             dialer: Arc::new(apiserver::TcpDialer),
             facts: facts(settings),
