@@ -20,7 +20,9 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Start a cluster of one node on this machine and stay in the foreground; Ctrl-C stops it with its pods.
-    #[command(after_help = "Examples:\n  kobune up\n  kobune up --demo\n  kobune up --data-dir /tmp/k --listen 127.0.0.1:7443")]
+    #[command(
+        after_help = "Examples:\n  kobune up\n  kobune up --demo\n  kobune up --data-dir /tmp/k --listen 127.0.0.1:7443"
+    )]
     Up(command::up::Up),
     /// Run the control plane and a node as a service; pods keep running when it stops or is replaced.
     Server(command::up::ServerCommand),
@@ -41,9 +43,7 @@ enum Command {
     #[command(hide = true)]
     Web(command::web::Web),
     /// Print a script that completes commands in a shell.
-    Completion {
-        shell: clap_complete::Shell,
-    },
+    Completion { shell: clap_complete::Shell },
     /// Print the version.
     Version {
         /// `json` for scripts.

@@ -13,7 +13,8 @@ use tokio::task::{JoinHandle, JoinSet};
 /// How long one service may take to stop before it is abandoned.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-type Run = Box<dyn FnOnce(Ready, Shutdown) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
+type Run =
+    Box<dyn FnOnce(Ready, Shutdown) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
 
 /// Tells that a service does its work now.
 pub struct Ready(watch::Sender<bool>);

@@ -1,6 +1,5 @@
 //! A node: images, network, runtime, kubelet, Services and DNS on this machine, wired.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,7 +83,8 @@ pub fn services_config(settings: &Settings) -> proxy::Config {
 impl Node {
     /// Opens image store, network and runtime, adopts what still runs, binds the kubelet's port.
     pub async fn build(settings: &Settings, env: &Env) -> Result<Self, Failure> {
-        let images = Images::open(&settings.data_dir, settings.registries.clone(), env).map_err(|e| Failure::chain(&e))?;
+        let images = Images::open(&settings.data_dir, settings.registries.clone(), env)
+            .map_err(|e| Failure::chain(&e))?;
         ensure_web_image(&images)?;
         let network = PodNetwork::build(network_config(settings)).map_err(|error| Failure::chain(&error))?;
         let config = RuntimeConfig {
@@ -125,7 +125,8 @@ impl Node {
         let config = services_config(&self.settings);
         let caches = dependencies.caches.clone();
         graph.add("services", &["network"], on, move |ready, shutdown| async move {
-            let proxy = proxy::Proxy::build(config, &caches).map_err(|error| Failure::chain(&error).message)?;
+            let proxy =
+                proxy::Proxy::build(config, &caches).map_err(|error| Failure::chain(&error).message)?;
             let (synced, first) = tokio::sync::oneshot::channel();
             tokio::spawn(async move {
                 if first.await.is_ok() {
@@ -144,7 +145,9 @@ impl Node {
         };
         let (caches, env) = (caches.clone(), self.env.clone());
         graph.add("dns", &["network"], on, move |ready, shutdown| async move {
-            let dns = dns::Dns::build(config, &caches, env).await.map_err(|error| Failure::chain(&error).message)?;
+            let dns = dns::Dns::build(config, &caches, env)
+                .await
+                .map_err(|error| Failure::chain(&error).message)?;
             let (serving, first) = tokio::sync::oneshot::channel();
             tokio::spawn(async move {
                 if first.await.is_ok() {
@@ -173,11 +176,11 @@ impl Node {
             cluster_domain: settings.cluster_domain.clone(),
             port,
             stop_mode,
-            labels: BTreeMap::from([("node-role.kubernetes.io/control-plane".to_owned(), String::new())]),
             ..kubelet::Config::new(settings.node_name.clone())
         };
         let serving = ServingIdentity::new(&dependencies.serving).map_err(|error| Failure::chain(&error))?;
-        let tls = server_config(serving, &[dependencies.authority.clone()]).map_err(|error| Failure::chain(&error))?;
+        let tls = server_config(serving, &[dependencies.authority.clone()])
+            .map_err(|error| Failure::chain(&error))?;
         let server = kubelet::ServerConfig {
             listener: self.listener,
             tls,
@@ -192,7 +195,8 @@ impl Node {
             services: Some(dependencies.caches.of::<Service>()),
         };
         graph.add("kubelet", &["network"], on, move |ready, shutdown| async move {
-            let kubelet = Kubelet::build(config, given, Some(server)).map_err(|error| Failure::chain(&error).message)?;
+            let kubelet = Kubelet::build(config, given, Some(server))
+                .map_err(|error| Failure::chain(&error).message)?;
             let (registered, first) = tokio::sync::oneshot::channel();
             tokio::spawn(async move {
                 if first.await.is_ok() {
@@ -207,7 +211,9 @@ impl Node {
 }
 
 async fn bind_kubelet(settings: &Settings) -> Result<TcpListener, Failure> {
-    let any = |port| SocketAddr::new(if settings.node_ip.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() }, port);
+    let any = |port| {
+        SocketAddr::new(if settings.node_ip.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() }, port)
+    };
     match TcpListener::bind(any(KUBELET_PORT)).await {
         Ok(listener) => Ok(listener),
         Err(_) => {
@@ -219,7 +225,8 @@ async fn bind_kubelet(settings: &Settings) -> Result<TcpListener, Failure> {
 
 /// This file, also when it was replaced on disk while it runs.
 pub fn this_executable() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| Failure::new(format!("cannot find the program's own file: {error}")))
+    std::env::current_exe()
+        .map_err(|error| Failure::new(format!("cannot find the program's own file: {error}")))
 }
 
 /// The web image contains this executable and nothing else.

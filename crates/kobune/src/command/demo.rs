@@ -61,7 +61,8 @@ impl Demo {
             Err(_) => scale(&controllers, 2).await?,
             Ok(_) => {}
         }
-        progress.say(format_args!("replicationcontroller {NAME:?} created with 2 replicas of {}", self.image));
+        progress
+            .say(format_args!("replicationcontroller {NAME:?} created with 2 replicas of {}", self.image));
         running(pods, 2, progress).await?;
         scale(&controllers, 20).await?;
         progress.say(format_args!("replicationcontroller {NAME:?} scaled to 20"));
@@ -130,14 +131,17 @@ async fn running(
 
 fn not_running(pods: &Cache, wanted: usize) -> String {
     let running = ready_addresses(pods).len();
-    format!("only {running} of {wanted} pods run after 2 minutes; see: kobune kubectl describe pods -l run={NAME}")
+    format!(
+        "only {running} of {wanted} pods run after 2 minutes; see: kobune kubectl describe pods -l run={NAME}"
+    )
 }
 
 fn ready_addresses(pods: &Cache) -> BTreeMap<String, IpAddr> {
     let address = |pod: &Pod| {
         let status = pod.status.as_ref()?;
         let conditions = status.conditions.as_deref().unwrap_or_default();
-        let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let ready =
+            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
         let name = pod.metadata.name.clone()?;
         let alive = pod.metadata.deletion_timestamp.is_none();
         status.pod_ip.as_ref().filter(|_| ready && alive)?.parse().ok().map(|ip| (name, ip))
@@ -151,7 +155,8 @@ type Answer = (String, IpAddr, String);
 async fn ask_all(addresses: BTreeMap<String, IpAddr>) -> Result<Vec<Answer>, Failure> {
     let ask = |(name, address): (String, IpAddr)| async move {
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask(address)).await;
-        let answer = answer.map_err(|_| Failure::new(format!("pod {name} at {address} did not answer in 10 s")))?;
+        let answer =
+            answer.map_err(|_| Failure::new(format!("pod {name} at {address} did not answer in 10 s")))?;
         let text = answer.map_err(|error| Failure::new(format!("pod {name} at {address}: {error}")))?;
         Ok::<_, Failure>((name, address, text))
     };

@@ -23,7 +23,11 @@ impl Doctor {
             .map_err(|error| Failure::new(format!("cannot make {}: {error}", settings.data_dir.display())))?;
         let probes = linux::probe::all(&settings.data_dir);
         if self.output.is_some() {
-            println!("{}", serde_json::to_string_pretty(&probes.iter().map(json).collect::<Vec<_>>()).unwrap_or_default());
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&probes.iter().map(json).collect::<Vec<_>>())
+                    .unwrap_or_default()
+            );
         } else {
             probes.iter().for_each(print);
         }

@@ -11,7 +11,9 @@ use crate::config::Settings;
 
 /// Pull, import, list and remove the images of this machine.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  kobune image pull nginx\n  kobune image import nginx.tar\n  kobune image ls --output json")]
+#[command(
+    after_help = "Examples:\n  kobune image pull nginx\n  kobune image import nginx.tar\n  kobune image ls --output json"
+)]
 pub struct ImageCommand {
     #[command(flatten)]
     common: Common,
@@ -51,7 +53,9 @@ impl ImageCommand {
             let images = Images::open(&settings.data_dir, settings.registries.clone(), &Env::system())
                 .map_err(|error| Failure::chain(&error))?;
             let result = match self.action {
-                Action::Pull { name, username, password } => pull(&images, &name, username.zip(password)).await,
+                Action::Pull { name, username, password } => {
+                    pull(&images, &name, username.zip(password)).await
+                }
                 Action::Import { file } => import(&images, &file).await,
                 Action::Ls { output } => list(&images, output.is_some()).await,
                 Action::Rm { name } => images.remove(&name).await,
@@ -61,7 +65,11 @@ impl ImageCommand {
     }
 }
 
-async fn pull(images: &Images, name: &str, login: Option<(String, String)>) -> Result<(), images::ImageError> {
+async fn pull(
+    images: &Images,
+    name: &str,
+    login: Option<(String, String)>,
+) -> Result<(), images::ImageError> {
     let credentials: Vec<Credentials> = login
         .map(|(username, password)| Credentials { username, password, identity_token: String::new() })
         .into_iter()
@@ -88,7 +96,11 @@ async fn list(images: &Images, json: bool) -> Result<(), images::ImageError> {
     for image in &all {
         for name in names(image) {
             let id = image.id.trim_start_matches("sha256:");
-            println!("{name:<56} {:<14} {}", &id[..id.len().min(12)], indicatif::HumanBytes(image.size_bytes));
+            println!(
+                "{name:<56} {:<14} {}",
+                &id[..id.len().min(12)],
+                indicatif::HumanBytes(image.size_bytes)
+            );
         }
     }
     Ok(())

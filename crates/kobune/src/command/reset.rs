@@ -39,7 +39,9 @@ impl Reset {
 
 fn confirmed(settings: &Settings) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("reset asks before it removes anything; give --yes where nobody can answer"));
+        return Err(Failure::usage(
+            "reset asks before it removes anything; give --yes where nobody can answer",
+        ));
     }
     print!("Remove all pods, networks and data of {}? [y/N] ", settings.data_dir.display());
     std::io::stdout().flush().map_err(|error| Failure::chain(&error))?;
@@ -57,11 +59,15 @@ async fn reset(settings: &Settings) -> Result<(), Failure> {
         if let Err(store::StoreError::Io { cause, .. }) = &opened
             && cause.contains("another process")
         {
-            return Err(Failure::new(format!("a server is running in {}; stop it first", settings.data_dir.display())));
+            return Err(Failure::new(format!(
+                "a server is running in {}; stop it first",
+                settings.data_dir.display()
+            )));
         }
     }
     let env = Env::system();
-    let images = Images::open(&settings.data_dir, settings.registries.clone(), &env).map_err(|e| Failure::chain(&e))?;
+    let images = Images::open(&settings.data_dir, settings.registries.clone(), &env)
+        .map_err(|e| Failure::chain(&e))?;
     let config = containers::Config {
         data_dir: settings.data_dir.clone(),
         cgroup_root: cgroup_root(settings),

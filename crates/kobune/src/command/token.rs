@@ -12,7 +12,9 @@ use crate::config::Settings;
 
 /// Show or make tokens with which nodes join.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  kobune token create\n  kobune token create --ttl-hours 1\n  kobune token list")]
+#[command(
+    after_help = "Examples:\n  kobune token create\n  kobune token create --ttl-hours 1\n  kobune token list"
+)]
 pub struct Token {
     #[command(flatten)]
     common: Common,
@@ -52,7 +54,8 @@ impl Token {
 
 /// A client with the administrator's kubeconfig of this machine.
 pub fn admin(settings: &Settings) -> Result<Client, Failure> {
-    let kubeconfig = Kubeconfig::load(&settings.kubeconfig, None, "kobune").map_err(|error| Failure::chain(&error))?;
+    let kubeconfig =
+        Kubeconfig::load(&settings.kubeconfig, None, "kobune").map_err(|error| Failure::chain(&error))?;
     let http = Http::new(&kubeconfig.server).map_err(|error| Failure::chain(&error))?;
     Ok(Client::new(std::sync::Arc::new(http)))
 }
@@ -69,8 +72,10 @@ async fn create(client: &Client, ttl_hours: u32) -> Result<(), Status> {
 }
 
 async fn list(client: &Client) -> Result<(), Status> {
-    let options =
-        client::ListOptions { field_selector: "type=bootstrap.kubernetes.io/token".to_owned(), ..Default::default() };
+    let options = client::ListOptions {
+        field_selector: "type=bootstrap.kubernetes.io/token".to_owned(),
+        ..Default::default()
+    };
     let secrets = client.namespaced::<Secret>("kube-system").list(&options).await?;
     println!("{:<8} EXPIRES", "ID");
     for secret in secrets.items {

@@ -3,11 +3,12 @@
 use std::num::NonZero;
 
 use clap::Args;
-use client::{Cache, typed};
+use client::{Cache, Client, Patch, typed};
 use env::Env;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kubelet::StopMode;
 use machinery::Key;
+use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -120,13 +121,13 @@ async fn run(
     let mut graph = Graph::default();
     let caches = register(plane, node, &settings, &mut graph, &node_runtime, stop_mode)?;
     let mut running = graph.start();
-    let nodes = caches.of::<NodeObject>();
+    let (nodes, admin) = (caches.of::<NodeObject>(), caches.client().clone());
     let (api, kubelet) = (running.ready("api"), running.ready("kubelet"));
     let outcome = tokio::select! {
         failure = running.failed() => Err(Failure::new(failure)),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
-        result = attend(&progress, &settings, (api, kubelet), &nodes, demo) => result,
+        result = attend(&progress, &settings, (api, kubelet), (&nodes, &admin), demo) => result,
     };
     progress.say("stopping");
     running.stop().await;
@@ -168,16 +169,20 @@ async fn attend(
     progress: &Progress,
     settings: &Settings,
     (api, kubelet): (impl Future<Output = ()>, impl Future<Output = ()>),
-    nodes: &Cache,
+    (nodes, admin): (&Cache, &Client),
     demo: Option<Demo>,
 ) -> Result<(), Failure> {
     api.await;
     progress.say(format_args!("API ready at {}", settings.local_url()));
     kubelet.await;
+    // A kubelet may not give its own node a role, so the control plane does.
+    let role = Patch::Merge(json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}));
+    admin.cluster::<NodeObject>().patch(&settings.node_name, role).await.map_err(Failure::new)?;
     node_ready(nodes, &settings.node_name).await;
     progress.say(format_args!("node {} ready", settings.node_name));
     progress.say(format_args!("kubeconfig: {}", settings.kubeconfig.display()));
-    progress.say(format_args!("next: export KUBECONFIG={}; kubectl get nodes", settings.kubeconfig.display()));
+    progress
+        .say(format_args!("next: export KUBECONFIG={}; kubectl get nodes", settings.kubeconfig.display()));
     match demo {
         Some(demo) if demo.is_wanted() => demo.run(progress, settings).await?,
         _ => {}

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Failure;
 
@@ -33,25 +34,37 @@ impl Web {
             .map_err(|error| Failure::new(format!("cannot listen on port {}: {error}", self.port)))?;
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         println!("{name} listens on port {}", self.port);
-        let (name, open): (Arc<str>, _) = (name.into(), Arc::new(AtomicUsize::new(0)));
-        for connection in listener.incoming().flatten() {
-            if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-                open.fetch_sub(1, Ordering::Relaxed);
-                continue;
-            }
-            let (name, open_here) = (name.clone(), open.clone());
-            let serve = move || {
-                if let Err(error) = serve(&connection, &name) {
-                    eprintln!("a connection broke: {error}");
-                }
-                open_here.fetch_sub(1, Ordering::Relaxed);
-            };
-            if let Err(error) = std::thread::Builder::new().stack_size(STACK).spawn(serve) {
-                open.fetch_sub(1, Ordering::Relaxed);
-                eprintln!("no thread for a connection: {error}");
-            }
+        let accepting =
+            std::thread::Builder::new().stack_size(STACK).spawn(move || accept(&listener, &name.into()));
+        accepting.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+        // As the first process of its container it would ignore the signal that asks it to end.
+        super::up::small_runtime()?.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::chain(&error))?;
+            terminate.recv().await;
+            Ok(())
+        })
+    }
+}
+
+/// Serves connections for ever, a bounded number at once.
+fn accept(listener: &TcpListener, name: &Arc<str>) {
+    let open = Arc::new(AtomicUsize::new(0));
+    for connection in listener.incoming().flatten() {
+        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+            open.fetch_sub(1, Ordering::Relaxed);
+            continue;
         }
-        Ok(())
+        let (name, open_here) = (name.clone(), open.clone());
+        let serve = move || {
+            if let Err(error) = serve(&connection, &name) {
+                eprintln!("a connection broke: {error}");
+            }
+            open_here.fetch_sub(1, Ordering::Relaxed);
+        };
+        if let Err(error) = std::thread::Builder::new().stack_size(STACK).spawn(serve) {
+            open.fetch_sub(1, Ordering::Relaxed);
+            eprintln!("no thread for a connection: {error}");
+        }
     }
 }
 

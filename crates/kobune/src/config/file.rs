@@ -30,8 +30,8 @@ pub struct File {
 impl File {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let shown = path.display();
-        let text =
-            std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
         if text.trim().is_empty() {
             return Ok(Self::default());
         }

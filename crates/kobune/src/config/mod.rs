@@ -39,7 +39,8 @@ impl Settings {
         };
         let data_dir = flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DATA_DIR.into());
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
-        let kubeconfig = flags.kubeconfig.clone().or(file.kubeconfig).unwrap_or_else(|| data_dir.join("kubeconfig"));
+        let kubeconfig =
+            flags.kubeconfig.clone().or(file.kubeconfig).unwrap_or_else(|| data_dir.join("kubeconfig"));
         let settings = Self {
             kubeconfig,
             listen: flags.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 6443))),
@@ -60,7 +61,8 @@ impl Settings {
     fn check(&self) -> Result<(), Failure> {
         let (cluster, service) = (self.cluster_cidr, self.service_cidr);
         if cluster.contains(&service) || service.contains(&cluster) {
-            let text = format!("clusterCIDR {cluster} and serviceCIDR {service} overlap; choose ranges apart");
+            let text =
+                format!("clusterCIDR {cluster} and serviceCIDR {service} overlap; choose ranges apart");
             return Err(Failure::usage(text));
         }
         if cluster.prefix_len() > 24 && cluster.addr().is_ipv4() {
@@ -75,21 +77,32 @@ impl Settings {
     pub fn pod_cidr(&self) -> IpNet {
         let prefix = if self.cluster_cidr.addr().is_ipv4() { 24 } else { 64 };
         let prefix = prefix.max(self.cluster_cidr.prefix_len());
-        IpNet::new(self.cluster_cidr.network(), prefix).expect("a prefix that is no shorter than the range's is valid")
+        IpNet::new(self.cluster_cidr.network(), prefix)
+            .expect("a prefix that is no shorter than the range's is valid")
+    }
+
+    /// The machine's own address in the pods' network: the first of this node's range.
+    pub fn gateway(&self) -> IpAddr {
+        place_in(self.pod_cidr(), 1)
     }
 
     /// An address of the Service range by its place: 1 is the API server's, 10 the DNS server's.
     pub fn service_address(&self, place: u8) -> IpAddr {
-        match self.service_cidr.network() {
-            IpAddr::V4(network) => IpAddr::from((u32::from(network) + u32::from(place)).to_be_bytes()),
-            IpAddr::V6(network) => IpAddr::from((u128::from(network) + u128::from(place)).to_be_bytes()),
-        }
+        place_in(self.service_cidr, place)
     }
 
     /// The URL of the API server as clients on this machine use it.
     pub fn local_url(&self) -> String {
-        let host = if self.listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { self.listen.ip() };
+        let host =
+            if self.listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { self.listen.ip() };
         format!("https://{}", SocketAddr::new(host, self.listen.port()))
+    }
+}
+
+fn place_in(range: IpNet, place: u8) -> IpAddr {
+    match range.network() {
+        IpAddr::V4(network) => IpAddr::from((u32::from(network) + u32::from(place)).to_be_bytes()),
+        IpAddr::V6(network) => IpAddr::from((u128::from(network) + u128::from(place)).to_be_bytes()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The control plane: store, API server, controllers and scheduler, wired.
 
+mod dns;
 mod roles;
 mod tokens;
 
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use apiserver::{ClusterFacts, Facts, Server};
 use auth::pki::{
-    Authority, Identity, Kubeconfig, KubeconfigUser, PkiError, Profile, ServingIdentity, apiserver_names, client_config,
-    server_config,
+    Authority, Identity, Kubeconfig, KubeconfigUser, PkiError, Profile, ServingIdentity, apiserver_names,
+    client_config, server_config,
 };
 use auth::token::{BootstrapAuthenticator, LateObjects, ServiceAccountTokens, SigningKey, TokenConfig};
 use auth::{Authentication, Masters, NodeAuthorizer, Rbac, Union, User, X509Authenticator};
@@ -27,6 +28,9 @@ use crate::graph::Graph;
 
 /// How long a node may be silent before its pods are replaced (`--node-monitor-grace-period` upstream).
 const NODE_GRACE_PERIOD: Duration = Duration::from_secs(40);
+
+/// `--service-node-port-range` upstream.
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 
 /// Who the control plane's own components are.
 pub const SYSTEM_USER: &str = "system:apiserver";
@@ -68,24 +72,29 @@ impl ControlPlane {
     pub async fn build(settings: &Settings, env: &Env) -> Result<Self, Failure> {
         let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
             let address = settings.listen;
-            Failure::new(format!("cannot listen on {address}: {error}; choose another address with --listen HOST:PORT"))
+            Failure::new(format!(
+                "cannot listen on {address}: {error}; choose another address with --listen HOST:PORT"
+            ))
         })?;
-        let store = store::open(&store_dir(settings), store::Options::default()).map_err(|e| Failure::chain(&e))?;
+        let store =
+            store::open(&store_dir(settings), store::Options::default()).map_err(|e| Failure::chain(&e))?;
         let dir = pki_dir(settings);
         let authority = Authority::load_or_create(&dir, "ca", "kobune-ca", env).map_err(pki)?;
-        let own = [settings.node_name.clone(), settings.node_ip.to_string(), settings.listen.ip().to_string()];
+        let own =
+            [settings.node_name.clone(), settings.node_ip.to_string(), settings.listen.ip().to_string()];
         let names = apiserver_names(&[settings.service_address(1)], &settings.cluster_domain, &own);
-        let identity = authority.issue_file(&dir, "apiserver", &Profile::apiserver(names), env).map_err(pki)?;
-        let kubelet_client =
-            authority.issue_file(&dir, "apiserver-kubelet-client", &Profile::kubelet_client(), env).map_err(pki)?;
+        let identity =
+            authority.issue_file(&dir, "apiserver", &Profile::apiserver(names), env).map_err(pki)?;
+        let kubelet_client = authority
+            .issue_file(&dir, "apiserver-kubelet-client", &Profile::kubelet_client(), env)
+            .map_err(pki)?;
         let trusted = [authority.certificate().clone()];
         let serving = ServingIdentity::new(&identity).map_err(pki)?;
         let serving = server_config(serving, &trusted).map_err(pki)?;
         let objects = Arc::new(LateObjects::default());
         let (authentication, tokens) = authentication(settings, &authority, &objects, env)?;
         let (rbac, node_authorizer) = (Arc::new(Rbac::default()), Arc::new(NodeAuthorizer::default()));
-        let authorizer =
-            Arc::new(Union(vec![Arc::new(Masters), node_authorizer.clone(), rbac.clone()]));
+        let authorizer = Arc::new(Union(vec![Arc::new(Masters), node_authorizer.clone(), rbac.clone()]));
         let config = apiserver::Config {
             env: env.clone(),
             store,
@@ -157,14 +166,28 @@ impl ControlPlane {
             stop_caches.cancel();
             followed.map_err(|error| error.to_string())
         });
-        let (server, settings, rbac, nodes) = (self.server.clone(), self.settings.clone(), self.rbac, self.node_authorizer);
+        let (server, settings, rbac, nodes) =
+            (self.server.clone(), self.settings.clone(), self.rbac, self.node_authorizer);
         let (shared, admin) = (caches.clone(), client.clone());
+        let admission = admission::Dependencies {
+            client: client.clone(),
+            env: self.env.clone(),
+            authorizer: self.authorizer.clone(),
+            ranges: admission::Ranges { addresses: vec![self.settings.service_cidr], node_ports: NODE_PORTS },
+            protects_storage: false,
+        };
         graph.add("cluster", &["api"], on, move |ready, shutdown| async move {
             rbac.start(&shared);
+            server.set_admission(Arc::new(admission::default_chain(admission)));
             nodes.start(&admin, &shutdown);
             let facts = cluster_facts(&settings);
-            let written = tokio::try_join!(server.bootstrap(&facts), roles::ensure(&admin));
-            written.map_err(|status| status.to_string())?;
+            // Namespaces come first: roles live in them.
+            let written = async {
+                server.bootstrap(&facts).await?;
+                let dns = dns::ensure(&admin, settings.service_address(10), settings.gateway());
+                tokio::try_join!(roles::ensure(&admin), dns).map(drop)
+            };
+            written.await.map_err(|status| status.to_string())?;
             rbac.synced().await;
             ready.set();
             shutdown.cancelled().await;
@@ -177,7 +200,8 @@ impl ControlPlane {
         };
         let (server, env, shared) = (self.server.clone(), self.env.clone(), caches.clone());
         graph.add("controllers", &["cluster"], on, move |ready, shutdown| async move {
-            let client_of = move |_: &str| server.client(User::system_masters("system:kube-controller-manager"));
+            let client_of =
+                move |_: &str| server.client(User::system_masters("system:kube-controller-manager"));
             ready.set();
             controllers::Controllers::build(config, env, shared, client_of).run(shutdown).await;
             Ok(())
@@ -229,7 +253,8 @@ fn cluster_facts(settings: &Settings) -> ClusterFacts {
 /// What controllers walk over: one row per kind that can be listed, watched and deleted.
 fn rows(table: &Table) -> controllers::Rows {
     let walkable = |row: &&Arc<resources::Resource>| {
-        ["list", "watch", "delete"].iter().all(|verb| row.supports(verb)) && row.version == row.storage_version
+        ["list", "watch", "delete"].iter().all(|verb| row.supports(verb))
+            && row.version == row.storage_version
     };
     let mut seen = std::collections::BTreeSet::new();
     let rows = table.rows().iter().filter(walkable).filter(|row| seen.insert(row.storage_prefix.clone()));

@@ -22,7 +22,11 @@ pub async fn ensure(client: &Client) -> Result<(), Status> {
         let (resource, namespace, name) = place(object);
         !present.contains(&(resource, machinery::Key::new(namespace, name)))
     });
-    stream::iter(missing).map(|object| create(client, object)).buffer_unordered(CONCURRENCY).try_collect().await
+    stream::iter(missing)
+        .map(|object| create(client, object))
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await
 }
 
 async fn create(client: &Client, object: Value) -> Result<(), Status> {
