@@ -32,6 +32,9 @@ pub async fn ensure(core: &Arc<Core>, facts: &ClusterFacts) -> Result<(), Status
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure_one(core, &client, namespace, Existing::Keep).await?;
     }
+    for object in auth::bootstrap_objects() {
+        ensure_one(core, &client, object, Existing::Reconcile).await?;
+    }
     for object in priority_classes().into_iter().chain(flow_control()) {
         ensure_one(core, &client, object, Existing::Keep).await?;
     }

@@ -19,7 +19,7 @@ mod selection;
 mod server;
 mod transport;
 
-pub use config::{ClusterFacts, Config, Facts, NoTokens, Tokens};
+pub use config::{ClusterFacts, Config, Facts, NoTokens, ServiceAccounts, Tokens};
 pub use connect::{Connection, Dialer, TcpDialer};
 pub use core::Core;
 pub use discovery::health::Check;

@@ -193,17 +193,30 @@ impl Dns {
     }
 
     fn note_slice(&mut self, event: &CacheEvent) {
-        let slice = event.object();
-        let Some(service) = service_of(slice) else { return };
+        let (gone, there) = match event {
+            CacheEvent::Added(new) => (None, Some(new)),
+            CacheEvent::Modified { old, new } => (Some(old), Some(new)),
+            CacheEvent::Deleted(old) => (Some(old), None),
+        };
+        // A slice may change its Service.
+        let gone = gone.and_then(|slice| self.move_slice(slice, false));
+        let there = there.and_then(|slice| self.move_slice(slice, true));
+        for service in gone.into_iter().chain(there).collect::<BTreeSet<_>>() {
+            self.refresh(&service);
+        }
+    }
+
+    fn move_slice(&mut self, slice: &Object, present: bool) -> Option<Key> {
+        let service = service_of(slice)?;
         let slices = self.slices_of.entry(service.clone()).or_default();
-        match event {
-            CacheEvent::Deleted(_) => slices.remove(&slice.key()),
-            _ => slices.insert(slice.key()),
+        match present {
+            true => slices.insert(slice.key()),
+            false => slices.remove(&slice.key()),
         };
         if slices.is_empty() {
             self.slices_of.remove(&service);
         }
-        self.refresh(&service);
+        Some(service)
     }
 
     fn note_namespace(&self, event: &CacheEvent) {

@@ -25,6 +25,8 @@ const CONFIG_BYTES_MAX: usize = 8 << 20;
 const LAYER_BYTES_MAX: u64 = 64 << 30;
 const LAYERS_MAX: usize = 512;
 const LAYERS_AT_ONCE: usize = 3;
+/// Whoever wants the image asks again anyway, and there may be other places to look.
+const RESOLVE_ATTEMPTS: u32 = 2;
 const ATTEMPTS: u32 = 5;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// A report for every so many bytes.
@@ -38,7 +40,13 @@ pub(crate) async fn pull(
 ) -> Result<Image, ImageError> {
     let name = reference.to_string();
     let _one_at_a_time = shared.lock(&name).await;
-    let found = resolve(shared, reference, credentials).await.map_err(|failure| failure.into_error(&name))?;
+    let found = resolve(shared, reference, credentials).await.map_err(|failure| {
+        if matches!(failure, Failure::Transient(_)) {
+            // The machine's name servers may have changed since the clients read who they are.
+            shared.connector.forget_clients();
+        }
+        failure.into_error(&name)
+    })?;
     Fetch { shared: shared.clone(), name, session: found.session, manifest: found.manifest }
         .run(reference, &found.digest)
         .await
@@ -63,7 +71,7 @@ async fn resolve(
         let mut denied = None;
         for attempt in endpoint.attempts(credentials) {
             let session = endpoint.session(&reference.repository, attempt);
-            match with_retries(|| Box::pin(resolve_with(&session, reference))).await {
+            match with_retries(RESOLVE_ATTEMPTS, || Box::pin(resolve_with(&session, reference))).await {
                 Ok((manifest, digest)) => return Ok(Resolved { session, manifest, digest }),
                 // What the registry says of the first credentials tells more than what it says of none.
                 Err(error @ Failure::Denied(_)) => {
@@ -105,10 +113,11 @@ async fn resolve_with(session: &Session, reference: &Reference) -> Result<(Image
 }
 
 async fn with_retries<'a, T>(
+    attempts: u32,
     mut work: impl FnMut() -> BoxFuture<'a, Result<T, Failure>> + Send,
 ) -> Result<T, Failure> {
     let mut wait = RETRY_FIRST;
-    for _ in 1..ATTEMPTS {
+    for _ in 1..attempts {
         match work().await {
             Err(Failure::Transient(cause)) => {
                 tracing::debug!(cause, "trying the registry again");
@@ -165,7 +174,7 @@ impl Fetch {
     }
 
     async fn configuration(&self, id: &str) -> Result<(crate::ImageConfig, Vec<String>), ImageError> {
-        let bytes = with_retries(|| Box::pin(self.session.small_blob(id, CONFIG_BYTES_MAX))).await;
+        let bytes = with_retries(ATTEMPTS, || Box::pin(self.session.small_blob(id, CONFIG_BYTES_MAX))).await;
         let bytes = bytes.map_err(|failure| failure.into_error(&self.name))?;
         if digest_of(&bytes) != id {
             return Err(self.damaged(format!("configuration is not {id}")));
@@ -202,7 +211,7 @@ impl Fetch {
         if layer.size > LAYER_BYTES_MAX {
             return Err(self.damaged(format!("layer {} of {} bytes is too large", layer.digest, layer.size)));
         }
-        let outcome = with_retries(|| Box::pin(self.download_once(layer, path))).await;
+        let outcome = with_retries(ATTEMPTS, || Box::pin(self.download_once(layer, path))).await;
         outcome.map_err(|failure| match failure {
             Failure::NotFound(cause) => self.damaged(cause),
             other => other.into_error(&self.name),

@@ -111,6 +111,11 @@ impl Connector {
         Ok(Endpoint { client: self.client(config.ca_file.as_deref())?, base, host, is_mirror, configured })
     }
 
+    /// Makes the clients anew when they are needed next.
+    pub fn forget_clients(&self) {
+        self.clients.lock().clear();
+    }
+
     fn client(&self, ca_file: Option<&Path>) -> Result<Client, Failure> {
         let mut clients = self.clients.lock();
         let key = ca_file.map(Path::to_owned);

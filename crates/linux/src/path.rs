@@ -58,31 +58,68 @@ pub fn open_inside_with(
     }
 }
 
-/// Makes `path` and what is missing above it directories inside `root`; returns the last one (`O_PATH`).
+/// Makes `path` and what is missing above it directories inside `root`; returns the last one (`O_PATH`). With
+/// [`Confine::InRoot`], what a dangling link points to is made too, inside.
 pub fn create_directories_inside(
     root: BorrowedFd<'_>,
     path: &Path,
     confine: Confine,
     mode: u32,
 ) -> Result<OwnedFd> {
-    if let Ok(found) = open_inside_with(root, path, confine, OFlags::PATH | OFlags::DIRECTORY) {
+    create_directories(root, path, confine, mode, 0)
+}
+
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+fn create_directories(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    confine: Confine,
+    mode: u32,
+    links: usize,
+) -> Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY;
+    if let Ok(found) = open_inside_with(root, path, confine, directory) {
         return Ok(found);
     }
     let mut walked = PathBuf::from(".");
     let mut current = root.try_clone_to_owned().context("duplicate a descriptor")?;
-    for part in path.components() {
+    let mut parts = path.components();
+    while let Some(part) = parts.next() {
         let Some(name) = name_of(part)? else { continue };
         walked.push(name);
-        current = match open_inside_with(root, &walked, confine, OFlags::PATH | OFlags::DIRECTORY) {
+        current = match open_inside_with(root, &walked, confine, directory) {
             Ok(next) => next,
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
-                make_directory(&current, name, mode)?;
-                open_inside_with(root, &walked, confine, OFlags::PATH | OFlags::DIRECTORY)?
+                if !make_directory(&current, name, mode)? && confine == Confine::InRoot && links < MAX_LINKS {
+                    // Something is there, yet it leads nowhere: a link.
+                    let target = rustix::fs::readlinkat(&current, name, Vec::new())
+                        .with_context(|| format!("read the link {}", walked.display()))?;
+                    let rest = leads_to(&walked, &target).join(parts.as_path());
+                    return create_directories(root, &rest, confine, mode, links + 1);
+                }
+                open_inside_with(root, &walked, confine, directory)?
             }
             Err(error) => return Err(error),
         };
     }
     Ok(current)
+}
+
+/// Where a link at `link` points, as a path without `..` from the root.
+fn leads_to(link: &Path, target: &std::ffi::CStr) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+    let mut out = PathBuf::new();
+    for part in link.parent().unwrap_or(Path::new(".")).join(target).components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => drop(out.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    out
 }
 
 /// Makes an empty file at `path` inside `root` unless something is there, with its directories; returns it (`O_PATH`).
@@ -102,9 +139,11 @@ pub fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-fn make_directory(parent: &OwnedFd, name: &OsStr, mode: u32) -> Result<()> {
+/// `false` when something of that name is there already.
+fn make_directory(parent: &OwnedFd, name: &OsStr, mode: u32) -> Result<bool> {
     match rustix::fs::mkdirat(parent.as_fd(), name, Mode::from_raw_mode(mode)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
         Err(error) => Err(error).with_context(|| format!("make the directory {}", name.to_string_lossy())),
     }
 }
@@ -146,6 +185,12 @@ mod tests {
         create_directories_inside(root.as_fd(), Path::new("/etc/a/b"), Confine::InRoot, 0o755).unwrap();
         create_file_inside(root.as_fd(), Path::new("/etc-link/a/c/file"), Confine::InRoot).unwrap();
         assert!(inside.path().join("etc/a/c/file").is_file());
+        // As in images where /var/run points to a /run that is not there.
+        symlink("../run", inside.path().join("etc/run")).unwrap();
+        create_directories_inside(root.as_fd(), Path::new("/etc/run/secrets"), Confine::InRoot, 0o755)
+            .unwrap();
+        assert!(inside.path().join("run/secrets").is_dir());
+        create_directories_inside(root.as_fd(), Path::new("out/x"), Confine::Beneath, 0o755).unwrap_err();
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 }

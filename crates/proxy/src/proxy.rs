@@ -179,18 +179,27 @@ impl Proxy {
     }
 
     /// Whose entries a change touches.
-    fn note(&mut self, change: Change) -> Option<Owner> {
+    fn note(&mut self, change: Change) -> Vec<Owner> {
         match change {
-            Change::Service(event) => Some(Owner::Service(event.object().key())),
-            Change::Slice(event) => {
-                let present = !matches!(event, CacheEvent::Deleted(_));
-                self.note_slice(event.object(), present).map(Owner::Service)
-            }
+            Change::Service(event) => vec![Owner::Service(event.object().key())],
+            Change::Slice(event) => self.note_slice_event(&event).into_iter().map(Owner::Service).collect(),
             Change::Pod(event) => {
                 let key = event.object().key();
-                self.is_here(event.object()).then_some(Owner::Pod(key))
+                self.is_here(event.object()).then_some(Owner::Pod(key)).into_iter().collect()
             }
         }
+    }
+
+    /// A slice may change its Service.
+    fn note_slice_event(&mut self, event: &CacheEvent) -> BTreeSet<Key> {
+        let (gone, there) = match event {
+            CacheEvent::Added(new) => (None, Some(new)),
+            CacheEvent::Modified { old, new } => (Some(old), Some(new)),
+            CacheEvent::Deleted(old) => (Some(old), None),
+        };
+        let gone = gone.and_then(|slice| self.note_slice(slice, false));
+        let there = there.and_then(|slice| self.note_slice(slice, true));
+        gone.into_iter().chain(there).collect()
     }
 
     fn is_here(&self, pod: &Object) -> bool {

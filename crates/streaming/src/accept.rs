@@ -24,6 +24,8 @@ pub enum Purpose {
     /// exec and attach.
     RemoteCommand,
     PortForward,
+    /// One stream of bytes to the client, such as a log.
+    Output,
 }
 
 /// What is spoken on an upgraded connection.
@@ -36,13 +38,15 @@ pub enum Protocol {
     Spdy { version: u8 },
     /// SPDY/3.1 inside WebSocket messages, for port-forward.
     Tunnel,
+    /// WebSocket messages without channels, for output.
+    Messages { encoding: Encoding },
 }
 
 impl Protocol {
     pub(crate) fn version(self) -> u8 {
         match self {
             Self::WebSocket { version, .. } | Self::Spdy { version } => version,
-            Self::Tunnel => 1,
+            Self::Tunnel | Self::Messages { .. } => 1,
         }
     }
 }
@@ -81,6 +85,12 @@ impl Refusal {
         }
         response
     }
+}
+
+/// Whether a client would rather have an answer as WebSocket messages.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    let has = |name: &HeaderName, token: &str| tokens(headers, name).iter().any(|known| known == token);
+    has(&CONNECTION, "upgrade") && has(&UPGRADE, "websocket")
 }
 
 /// Chooses the protocol of an upgrade request and makes the answer that starts it.
@@ -137,6 +147,9 @@ fn websocket(headers: &HeaderMap, purpose: Purpose) -> Result<(Protocol, Respons
             answer.push((http::header::SEC_WEBSOCKET_PROTOCOL, name));
             protocol
         }
+        None if names.is_empty() && purpose == Purpose::Output => {
+            Protocol::Messages { encoding: Encoding::Binary }
+        }
         None if names.is_empty() => Protocol::WebSocket { encoding: Encoding::Binary, version: 1 },
         None => {
             let message = format!("requested protocol(s) are not supported: [{}]", names.join(" "));
@@ -150,6 +163,9 @@ fn websocket_protocol(name: &str, purpose: Purpose) -> Option<Protocol> {
     let channels = |encoding, version| Some(Protocol::WebSocket { encoding, version });
     match (name, purpose) {
         ("v5.channel.k8s.io", Purpose::RemoteCommand) => channels(Encoding::Binary, 5),
+        ("binary.k8s.io", Purpose::Output) => Some(Protocol::Messages { encoding: Encoding::Binary }),
+        ("base64.binary.k8s.io", Purpose::Output) => Some(Protocol::Messages { encoding: Encoding::Base64 }),
+        (_, Purpose::Output) => None,
         ("v4.channel.k8s.io", _) => channels(Encoding::Binary, 4),
         ("v4.base64.channel.k8s.io", _) => channels(Encoding::Base64, 4),
         ("channel.k8s.io", Purpose::RemoteCommand) => channels(Encoding::Binary, 1),
@@ -168,6 +184,7 @@ fn spdy(headers: &HeaderMap, purpose: Purpose) -> Result<(Protocol, Response<()>
             ("channel.k8s.io", 1),
         ],
         Purpose::PortForward => &[("portforward.k8s.io", 1)],
+        Purpose::Output => return Err(refuse(StatusCode::BAD_REQUEST, "output is sent over WebSocket only")),
     };
     let names = values(headers, &STREAM_PROTOCOL);
     let found = names.iter().find_map(|name| ours.iter().find(|(our, _)| our == name));

@@ -87,7 +87,9 @@ pub async fn open(connection: Connection, wanted: &Wanted) -> Result<(Incoming, 
             let opening = open_streams(reader, writer, version, wanted);
             tokio::time::timeout(STREAMS_WITHIN, opening).await.map_err(|_| StreamError::StreamsMissing)?
         }
-        Protocol::Tunnel => Err(StreamError::Protocol("a tunnel carries only port-forward")),
+        Protocol::Tunnel | Protocol::Messages { .. } => {
+            Err(StreamError::Protocol("the agreed protocol carries no remote command"))
+        }
     }
 }
 

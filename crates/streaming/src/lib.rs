@@ -16,6 +16,7 @@ mod channels;
 pub mod client;
 mod exit;
 mod idle;
+mod output;
 mod port_forward;
 mod remote_command;
 mod spdy;
@@ -26,7 +27,7 @@ use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use accept::{Accepted, Protocol, Purpose, Refusal, accept};
+pub use accept::{Accepted, Protocol, Purpose, Refusal, accept, is_websocket};
 pub use port_forward::Connect;
 pub use remote_command::{Process, Wanted};
 pub use websocket::Encoding;

@@ -35,6 +35,9 @@ impl Connection {
             Protocol::WebSocket { encoding, .. } => {
                 return over_websocket(self.io, encoding, ports, connect).await;
             }
+            Protocol::Messages { .. } => {
+                return Err(StreamError::Protocol("the agreed protocol carries no port-forward"));
+            }
             Protocol::Spdy { .. } => self.io,
             Protocol::Tunnel => Box::new(Tunnel::new(websocket::over(self.io, Role::Server).await)),
         };

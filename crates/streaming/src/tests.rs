@@ -294,6 +294,22 @@ async fn ports_are_forwarded_over_websocket_channels() {
     assert_eq!(seen[3][1..], *b"error forwarding port 8080: connection refused");
 }
 
+#[tokio::test]
+async fn output_is_sent_as_messages() {
+    let (ours, theirs) = duplex(64);
+    let connection = Connection::new(theirs, Protocol::Messages { encoding: Encoding::Binary });
+    let parts = ["container ", "is alive"].map(|part| Ok(bytes::Bytes::from_static(part.as_bytes())));
+    let server = tokio::spawn(connection.output(futures::stream::iter(parts)));
+    let mut socket = websocket::over(Box::new(ours), Role::Client).await;
+    let mut seen = Vec::new();
+    while let Some(Ok(Message::Binary(part))) = socket.next().await {
+        seen.extend_from_slice(&part);
+    }
+    assert_eq!(seen, b"container is alive");
+    drop(socket);
+    server.await.unwrap().unwrap();
+}
+
 fn check_accept(purpose: Purpose, headers: &[(&str, &str)], expected: Expect) {
     let mut request = Request::new(());
     for (name, value) in headers {
@@ -359,6 +375,11 @@ fn protocols_are_negotiated() {
         command,
         &spdy("v4.channel.k8s.io")[..2],
         expect!["400 unable to upgrade: X-Stream-Protocol-Version is required"],
+    );
+    check_accept(
+        Purpose::Output,
+        &websocket("binary.k8s.io"),
+        expect![[r#"Messages { encoding: Binary }, answer Some("binary.k8s.io")"#]],
     );
     check_accept(command, &[], expect!["400 Upgrade request required"]);
 }

@@ -1,9 +1,11 @@
 //! What tests of several crates share: an API server on a memory store, ready in milliseconds.
 //!
-//! It is the real server with the real pipeline; only the authenticator is a table of tokens.
+//! It is the real server with the real pipeline; only the authenticator knows tokens from a table.
+
+mod https;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apiserver::{Config, Server};
 use async_trait::async_trait;
@@ -11,6 +13,8 @@ use auth::{AuthenticationError, Authenticator, Authorizer, Credentials, Decision
 use client::Client;
 use env::{Env, Shutdown};
 use parking_lot::RwLock;
+
+pub use https::Https;
 
 /// A running server; it stops when this is dropped.
 pub struct TestServer {
@@ -64,10 +68,11 @@ impl Drop for TestServer {
     }
 }
 
-/// Users by bearer token.
+/// Users by bearer token, and by certificate once there is an authority.
 #[derive(Default)]
 pub struct Users {
     by_token: RwLock<BTreeMap<String, User>>,
+    by_certificate: OnceLock<auth::X509Authenticator>,
 }
 
 impl Users {
@@ -80,7 +85,14 @@ impl Users {
 #[async_trait]
 impl Authenticator for Users {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<User>, AuthenticationError> {
-        let Some(token) = credentials.bearer else { return Ok(None) };
+        let Some(token) = credentials.bearer else {
+            return match self.by_certificate.get() {
+                Some(certificates) if !credentials.peer_certificates.is_empty() => {
+                    certificates.authenticate(credentials).await
+                }
+                _ => Ok(None),
+            };
+        };
         match self.by_token.read().get(token) {
             Some(user) => Ok(Some(user.clone())),
             None => Err(AuthenticationError("unknown token".to_owned())),

@@ -129,6 +129,7 @@ impl Core {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         self.check_schema(call, &row.schema, intent, problems, options)?;
+        drop_foreign_fields(call, intent);
         meta::match_name(intent, &call.target.name)?;
         meta::match_namespace(row, intent, &call.target.namespace)
     }
@@ -177,5 +178,18 @@ impl Core {
         let found =
             table.rows().iter().find(|own| own.storage_prefix == row.storage_prefix && !own.is_converted());
         found.unwrap_or(row).clone()
+    }
+}
+
+/// What the request's endpoint does not write, an intent can neither set nor own: the status of an object that has one
+/// of its own, and all but the status there.
+fn drop_foreign_fields(call: &Call, intent: &mut Value) {
+    let Some(fields) = intent.as_object_mut() else { return };
+    match call.target.subresource.as_str() {
+        "" if call.row.subresource("status").is_some() => drop(fields.remove("status")),
+        "status" => {
+            fields.retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+        }
+        _ => {}
     }
 }

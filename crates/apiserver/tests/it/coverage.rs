@@ -7,7 +7,6 @@ use client::{DeleteOptions, ListOptions, Patch, Target, Transport, WatchOptions,
 use machinery::Status;
 use resources::Resource;
 use serde_json::{Value, json};
-use store::Store as _;
 use testkit::TestServer;
 
 /// Lets only administrators in.

@@ -4,4 +4,5 @@ mod apply;
 mod basics;
 mod coverage;
 mod deletes;
+mod http;
 mod watches;

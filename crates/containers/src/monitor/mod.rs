@@ -15,6 +15,7 @@ mod rootfs;
 mod start;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use crate::record;
@@ -50,12 +51,20 @@ fn run(directory: &std::path::Path) -> Result<(), String> {
     let mut pod = pod::Pod::set_up(spec).map_err(|error| error.text())?;
     say(READY);
     // Whoever started the monitor has heard what there is to hear; its pipe is let go of.
-    let null = linux::terminal::null().map_err(|error| error.text())?;
-    use std::os::fd::AsFd;
-    linux::process::set_standard_streams(null.as_fd(), null.as_fd(), null.as_fd())
-        .map_err(|error| error.text())?;
-    drop(null);
+    forget_standard_output().map_err(|error| error.text())?;
     pod.serve().map_err(|error| error.text())
+}
+
+/// The log of complaints stays.
+fn forget_standard_output() -> linux::Result<()> {
+    let null = linux::terminal::null()?;
+    linux::process::set_standard_streams(null.as_fd(), null.as_fd(), std::io::stderr().as_fd())
+}
+
+/// For a process that has nothing to say, ever.
+fn forget_standard_streams() -> linux::Result<()> {
+    let null = linux::terminal::null()?;
+    linux::process::set_standard_streams(null.as_fd(), null.as_fd(), null.as_fd())
 }
 
 fn say(line: &str) {

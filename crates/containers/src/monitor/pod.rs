@@ -378,7 +378,8 @@ fn start_pause(spec: &SandboxSpec, hierarchies: &Arc<Hierarchies>) -> Result<Pau
         Forked::Child => {
             let prepared = linux::process::forbid_inspection()
                 .and_then(|()| cgroup.enter_v1())
-                .and_then(|()| linux::process::detach());
+                .and_then(|()| linux::process::detach())
+                .and_then(|()| super::forget_standard_streams());
             if prepared.is_err() {
                 linux::process::exit_now(1);
             }

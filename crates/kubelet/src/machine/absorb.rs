@@ -183,6 +183,7 @@ impl Machine {
         let Some(sandbox) = self.sandbox_id().cloned() else { return };
         let Some(slot) = self.slot_mut(container) else { return };
         let Phase::Starting(image) = &slot.phase else { return };
+        let started = id.clone();
         slot.phase = Phase::Running(Box::new(Running {
             id,
             sandbox,
@@ -202,8 +203,11 @@ impl Machine {
         let early_exit = slot.early_exit.take();
         self.slot_event(container, false, "Started", &format!("Started container {container}"));
         match early_exit {
-            Some((id, state, message)) => self.absorb_exit(container, &id, &state, &message),
-            None => self.start_probes(container),
+            Some((ended, state, message)) if ended == started => {
+                self.absorb_exit(container, &ended, &state, &message);
+            }
+            // Nothing, or a late word of the container before.
+            Some(_) | None => self.start_probes(container),
         }
     }
 
@@ -220,6 +224,7 @@ impl Machine {
         let Phase::Starting(image) = &slot.phase else { return };
         let image = image.clone();
         slot.phase = Phase::Idle;
+        slot.early_exit = None;
         if let Some(id) = id {
             slot.ended(Exit {
                 id: id.0,

@@ -86,6 +86,10 @@ impl Machine {
     fn absorb_container(&mut self, name: &str, seen: &[Observed], now: Timestamp) {
         let pod = self.pod.clone();
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.name() == name) else { return };
+        // Whoever starts it will say how that went.
+        if slot.in_flight() {
+            return;
+        }
         let Some(newest) = seen.last() else {
             if let Phase::Running(lost) = &slot.phase {
                 let exit = lost_exit(lost, now);

@@ -162,14 +162,20 @@ impl Machine {
         }
         let Some(exit) = slot.exit.as_ref().filter(|exit| !exit.unconditional) else { return false };
         // An init container that succeeded in an older sandbox has nothing to back off from.
-        if slot.member.kind == Kind::Init && exit.exit_code == 0 {
+        let harmless = slot.member.kind == Kind::Init && exit.exit_code == 0;
+        if harmless || slot.restarted_after.as_ref() == Some(&exit.id) {
             return false;
         }
-        let Some(ready_at) = slot.crash.ready_at(exit.ended_at()).filter(|at| *at > now) else {
-            return false;
-        };
-        self.back_off_from_crash(index, ready_at);
-        true
+        let (id, ended_at) = (exit.id.clone(), exit.ended_at());
+        if let Some(ready_at) = slot.crash.ready_at(ended_at).filter(|at| *at > now) {
+            self.back_off_from_crash(index, ready_at);
+            return true;
+        }
+        // Each end counts once, however many tries its successor needs for its image and configuration.
+        let slot = &mut self.slots[index];
+        slot.crash.advance(ended_at, now);
+        slot.restarted_after = Some(id);
+        false
     }
 
     fn back_off_from_crash(&mut self, index: usize, ready_at: Timestamp) {

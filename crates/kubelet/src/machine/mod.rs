@@ -87,6 +87,8 @@ pub struct Machine {
     ending: Option<Ending>,
     object_gone: bool,
     start_time: Timestamp,
+    /// When the last step was.
+    now: Timestamp,
     /// The status that was last asked to be written.
     published: Option<PodStatus>,
     resize: resize::Resize,
@@ -132,6 +134,7 @@ impl Machine {
             ending: None,
             object_gone: false,
             start_time,
+            now,
             published: None,
             resize: resize::Resize::default(),
             effects: Vec::new(),
@@ -143,21 +146,22 @@ impl Machine {
 
     /// Absorbs the event and says what is to be done now. The time must not run backwards.
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        self.now = now;
         self.absorb(event, now);
         self.decide(now);
         self.publish(now);
         std::mem::take(&mut self.effects)
     }
 
-    /// When to send [`Event::Wake`] unless something else comes first.
+    /// When to send [`Event::Wake`] unless something else comes first; always later than the last step.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        let slots = self.slots.iter().filter(|_| self.ending.is_none()).filter_map(|slot| slot.retry_at);
-        let stops = self.slots.iter().filter(|_| self.ending.is_some()).filter_map(|slot| slot.retry_at);
+        let slots = self.slots.iter().filter_map(|slot| slot.retry_at);
         let retries = match &self.ending {
             None => [self.volumes_retry.at, self.sandbox_retry.at, self.active_deadline()],
             Some(ending) => [ending.retry_at, None, None],
         };
-        slots.chain(stops).chain(retries.into_iter().flatten()).min()
+        // What was due at the last step was judged by it, and if it still waits, it waits for something else.
+        slots.chain(retries.into_iter().flatten()).filter(|at| *at > self.now).min()
     }
 
     /// The pod's present object.

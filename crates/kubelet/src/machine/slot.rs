@@ -28,6 +28,8 @@ pub struct Slot {
     pub pull: BackOff,
     /// It is known that the runtime has a dead container of this attempt.
     pub dead: Vec<ContainerId>,
+    /// The container whose end its restart was last counted for.
+    pub restarted_after: Option<String>,
     /// It ended before the word of its start came.
     pub early_exit: Option<(ContainerId, ContainerState, String)>,
 }
@@ -169,6 +171,7 @@ impl Slot {
             crash: BackOff::default(),
             pull: BackOff::default(),
             dead: Vec::new(),
+            restarted_after: None,
             early_exit: None,
         }
     }

@@ -25,10 +25,9 @@ impl Machine {
         }
     }
 
-    /// Asks for the status to be written again at the next step, because somebody else changed it.
-    pub fn forget_published(&mut self) {
-        // Transition times are carried over by the object's own conditions.
-        self.published = None;
+    /// The status that was last asked to be written.
+    pub fn published(&self) -> Option<&PodStatus> {
+        self.published.as_ref()
     }
 
     /// The status as it should be in the API.
@@ -176,8 +175,7 @@ impl Machine {
 
     fn default_waiting(&self, slot: &Slot) -> Waiting {
         let has_init = self.slots.iter().any(|slot| matches!(slot.member.kind, Kind::Init | Kind::Sidecar));
-        let init = slot.member.kind == Kind::Main && has_init && !self.initialized
-            || matches!(slot.member.kind, Kind::Init | Kind::Sidecar);
+        let init = has_init && slot.member.kind != Kind::Ephemeral;
         Waiting::new(if init { "PodInitializing" } else { "ContainerCreating" }, "")
     }
 

@@ -32,6 +32,8 @@ pub struct Executor {
     pub references: Handle,
     pub pod_ips: Vec<String>,
     pub answers: mpsc::Sender<Event>,
+    /// Held while the pod's volumes are written.
+    pub writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What [`Executor::start_container`] needs besides.
@@ -241,6 +243,7 @@ impl Executor {
 
     /// Sets up volumes, or brings their files up to date.
     pub async fn set_up_volumes(&self) -> Result<(), crate::volumes::Failures> {
+        let _alone = self.writing.lock().await;
         let snapshot = self.references.snapshot().await;
         let around = self.shared.surroundings(self.pod_ips.clone());
         let inputs = Inputs { pod: &self.pod, lookup: &snapshot, around: &around };

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use containers::{ContainerId, SandboxStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use reconcile::events::Reference;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use super::executor::{Executor, Start};
 use super::observe;
@@ -26,6 +26,8 @@ use crate::probes;
 pub const INBOX: usize = 64;
 /// What a kubelet that just started spreads its first probes over, at most.
 const SPREAD: Duration = Duration::from_secs(10);
+/// How long a stopping kubelet waits for the API to take the last statuses.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// What others tell a pod's worker.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ pub async fn run(shared: Arc<Shared>, beginning: Beginning, mut inbox: mpsc::Rec
     let identity = crate::make::identity(&beginning.pod);
     let mailbox = Arc::new(Mailbox::default());
     let known = beginning.pod.status.clone().unwrap_or_default();
-    let writer =
+    let mut writer =
         tokio::spawn(status_writer::run(shared.client.clone(), identity.clone(), known, mailbox.clone()));
     let references = PodReferences::new(shared.watches.clone(), &beginning.pod);
     let machine = Machine::new(beginning.pod.clone(), shared.facts.clone(), shared.env.now());
@@ -78,6 +80,7 @@ pub async fn run(shared: Arc<Shared>, beginning: Beginning, mut inbox: mpsc::Rec
         references: references.handle(),
         pod_ips: Vec::new(),
         answers,
+        writing: Arc::default(),
         shared,
     };
     let adopted = !beginning.sandboxes.is_empty();
@@ -97,8 +100,22 @@ pub async fn run(shared: Arc<Shared>, beginning: Beginning, mut inbox: mpsc::Rec
     worker.live(&mut inbox, &mut answered).await;
     worker.tasks.shutdown().await;
     worker.mailbox.close();
-    if let Err(error) = writer.await {
-        tracing::error!(%error, "status writer failed");
+    finish_writing(&mut writer, &mut inbox).await;
+}
+
+/// Waits until everything is written; when the kubelet is stopping, only for a moment.
+async fn finish_writing(writer: &mut JoinHandle<()>, inbox: &mut mpsc::Receiver<Signal>) {
+    let stopping = async {
+        while inbox.recv().await.is_some() {}
+        tokio::time::sleep(LAST_WRITES).await;
+    };
+    tokio::select! {
+        written = &mut *writer => {
+            if let Err(error) = written {
+                tracing::error!(%error, "status writer failed");
+            }
+        }
+        () = stopping => writer.abort(),
     }
 }
 
@@ -175,9 +192,27 @@ impl Worker {
             let old = self.machine.pod();
             old.metadata.labels != pod.metadata.labels || old.metadata.annotations != pod.metadata.annotations
         };
-        self.step(Event::Pod(pod));
+        self.step(Event::Pod(pod.clone()));
+        self.restore_status(&pod);
         if metadata_changed {
             self.refresh_volumes();
+        }
+    }
+
+    /// Somebody else (the node controller, when it had not heard of this node) said that the pod is not ready: says
+    /// what is true again. A later transition tells that from an echo of an own older write.
+    fn restore_status(&self, pod: &Pod) {
+        let ready = |status: &PodStatus| {
+            let found = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+            found.map(|ready| (ready.status.clone(), ready.last_transition_time.clone()))
+        };
+        let (Some(theirs), Some(ours)) = (&pod.status, self.machine.published()) else { return };
+        if let (Some((their_word, their_time)), Some((our_word, our_time))) = (ready(theirs), ready(ours))
+            && their_word != our_word
+            && their_time > our_time
+        {
+            self.mailbox.seen(Box::new(theirs.clone()));
+            self.mailbox.status(Box::new(ours.clone()));
         }
     }
 

@@ -180,7 +180,13 @@ impl Server {
             ["metrics", "probes"] => self.probe_metrics(),
             ["configz"] => Ok(json(&self.configz())),
             ["containerLogs", namespace, pod, container] => {
-                self.container_log(namespace, pod, container, request.uri().query().unwrap_or_default()).await
+                let query = request.uri().query().unwrap_or_default();
+                let log = self.container_log(namespace, pod, container, query).await?;
+                Ok(if streaming::is_websocket(request.headers()) {
+                    self.as_messages(request, log)
+                } else {
+                    log
+                })
             }
             ["exec" | "attach" | "run", ..] | ["portForward", ..] => self.stream(request).await,
             ["logs", ..] => self.node_log(&path),

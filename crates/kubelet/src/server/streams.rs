@@ -57,6 +57,24 @@ impl Server {
         }
     }
 
+    /// An answer as WebSocket messages.
+    pub(super) fn as_messages(
+        &self,
+        mut request: Request<Incoming>,
+        answer: Response<Body>,
+    ) -> Response<Body> {
+        let accepted = accept(&mut request, Purpose::Output);
+        self.upgraded(accepted, |accepted| async move {
+            let done = match accepted.connection().await {
+                Ok(connection) => connection.output(answer.into_body().into_data_stream()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                tracing::debug!(error = chain(&error), "a log over WebSocket ended early");
+            }
+        })
+    }
+
     /// Paths are `exec/NAMESPACE/POD/CONTAINER`, with the pod's uid before the container if the caller knows it.
     fn asked(&self, parts: &[&str], given: &[(String, String)]) -> Result<(Arc<Pod>, Asked), Failure> {
         let all = |name: &str| {

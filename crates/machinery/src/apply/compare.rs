@@ -101,10 +101,6 @@ pub struct Difference {
 }
 
 impl Difference {
-    pub fn is_empty(&self) -> bool {
-        self.changed.is_empty() && self.removed.is_empty()
-    }
-
     fn insert(&mut self, element: PathElement, child: Self) {
         self.changed.insert(element.clone(), child.changed);
         self.removed.insert(element, child.removed);

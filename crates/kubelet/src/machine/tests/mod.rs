@@ -172,11 +172,11 @@ impl Script {
     }
 
     /// The object is being deleted with a grace period.
-    pub fn delete(&mut self, grace_seconds: i64) {
+    pub fn delete(&mut self, grace_seconds: i64) -> Vec<Effect> {
         self.value["metadata"]["deletionTimestamp"] = json!("1970-01-12T13:46:40Z");
         self.value["metadata"]["deletionGracePeriodSeconds"] = json!(grace_seconds);
         let pod = typed(&self.value);
-        self.step(Event::Pod(pod));
+        self.step(Event::Pod(pod))
     }
 
     /// The rest of an end, once all containers have stopped.

@@ -153,7 +153,7 @@ fn many_random_histories_end_in_one_of_the_final_states() {
                 pending.extend(pod.step(event));
             }
         }
-        pod.delete(1);
+        pending.extend(pod.delete(1));
         finish(&mut pod, pending);
         assert!(pod.log.ends_with("remove all\ndelete object\nforget\n"), "seed {seed}: {}", pod.log);
     }
