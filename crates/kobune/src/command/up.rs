@@ -157,10 +157,13 @@ fn register(
     let client = plane.client(auth::User::node(&settings.node_name));
     let (authentication, authorizer) = (plane.authentication.clone(), plane.authorizer.clone());
     let authority = plane.authority.certificate().clone();
-    let caches = plane.register(graph, &tokio::runtime::Handle::current());
+    let gateway = plane.gateway();
+    let control_runtime = tokio::runtime::Handle::current();
+    let caches = plane.register(graph, &control_runtime);
     let dependencies =
         Dependencies { client, caches: caches.clone(), authentication, authorizer, authority, serving };
     node.register(graph, node_runtime, dependencies, stop_mode)?;
+    gateway.register(graph, &control_runtime);
     Ok(caches)
 }
 

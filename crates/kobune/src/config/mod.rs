@@ -91,6 +91,15 @@ impl Settings {
         place_in(self.service_cidr, place)
     }
 
+    /// Where pods reach the API server: a server that listens on the loopback only listens on the gateway as well.
+    pub fn pods_api_address(&self) -> IpAddr {
+        match self.listen.ip() {
+            address if address.is_unspecified() => self.node_ip,
+            address if address.is_loopback() => self.gateway(),
+            address => address,
+        }
+    }
+
     /// The URL of the API server as clients on this machine use it.
     pub fn local_url(&self) -> String {
         let host =

@@ -4,7 +4,7 @@ mod dns;
 mod roles;
 mod tokens;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,6 +154,7 @@ impl ControlPlane {
     /// Adds the services of the control plane: `api`, `cluster` (what every cluster has is there), `controllers`,
     /// `scheduler`.
     pub fn register(self, graph: &mut Graph, on: &Handle) -> Caches {
+
         let client = self.client(User::system_masters(SYSTEM_USER));
         let stop_caches = Shutdown::new();
         let caches = Caches::new(client.clone(), stop_caches.clone());
@@ -220,6 +221,42 @@ impl ControlPlane {
     }
 }
 
+impl ControlPlane {
+    /// What listens for pods where the server's own address is out of their reach: a service that stands on
+    /// `network`, so it is added after the node's.
+    pub fn gateway(&self) -> Gateway {
+        Gateway {
+            server: self.server.clone(),
+            serving: self.serving.clone(),
+            address: SocketAddr::new(self.settings.pods_api_address(), self.settings.listen.port()),
+            is_needed: self.settings.listen.ip().is_loopback(),
+        }
+    }
+}
+
+/// The API server's second address.
+pub struct Gateway {
+    server: Server,
+    serving: Arc<rustls::ServerConfig>,
+    address: SocketAddr,
+    is_needed: bool,
+}
+
+impl Gateway {
+    pub fn register(self, graph: &mut Graph, on: &Handle) {
+        let Self { server, serving, address, is_needed } = self;
+        if !is_needed {
+            return;
+        }
+        graph.add("api for pods", &["network"], on, move |ready, shutdown| async move {
+            let listener = TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?;
+            ready.set();
+            server.serve(listener, serving, shutdown).await;
+            Ok(())
+        });
+    }
+}
+
 fn authentication(
     settings: &Settings,
     authority: &Authority,
@@ -245,7 +282,7 @@ fn facts(settings: &Settings) -> Facts {
 fn cluster_facts(settings: &Settings) -> ClusterFacts {
     ClusterFacts {
         service_addresses: vec![settings.service_address(1)],
-        server_addresses: vec![settings.node_ip],
+        server_addresses: vec![settings.pods_api_address()],
         server_port: settings.listen.port(),
     }
 }

@@ -1,0 +1,229 @@
+//! A cluster under test.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running `kobune`; it is interrupted and must clean up when this is dropped.
+pub struct Cluster {
+    child: Option<Child>,
+    pub dir: tempfile::TempDir,
+    pub port: u16,
+    command: &'static str,
+    extra: Vec<String>,
+}
+
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("KOBUNE_BINARY").map(PathBuf::from);
+    path.expect("KOBUNE_BINARY names the program to test; `cargo xtask test` sets it")
+}
+
+fn clients() -> PathBuf {
+    let path = std::env::var_os("KOBUNE_TEST_CLIENTS").map(PathBuf::from);
+    path.expect("KOBUNE_TEST_CLIENTS names the folder of kubectl and helm; `cargo xtask test` sets it")
+}
+
+/// The folder in which the Python client library is.
+pub fn python_path() -> PathBuf {
+    clients().join("python")
+}
+
+impl Cluster {
+    /// `kobune up`, ready to be used.
+    pub fn up() -> Self {
+        Self::start("up", &[], "")
+    }
+
+    /// `kobune COMMAND` with more flags and a configuration file.
+    pub fn start(command: &'static str, extra: &[&str], config: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("kobune-").tempdir().unwrap();
+        std::fs::write(dir.path().join("config.yaml"), config).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut cluster = Self { child: None, dir, port, command, extra };
+        cluster.launch();
+        cluster
+    }
+
+    /// Starts the program (again) on the same data and waits for the node.
+    pub fn launch(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(binary());
+        command.arg(self.command);
+        command.arg("--config").arg(self.dir.path().join("config.yaml"));
+        command.arg("--data-dir").arg(self.data()).args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        self.until("the node is ready", |cluster| {
+            let nodes = cluster.try_kubectl(&["get", "nodes", "--no-headers"]);
+            nodes.status.success() && String::from_utf8_lossy(&nodes.stdout).contains(" Ready")
+        });
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data().join("kubeconfig")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// What the program printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+
+    /// Waits until something is so; fails with the program's log.
+    pub fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub fn command(&self, version: &str, program: &str) -> Command {
+        let path = clients().join(version).join(program).join(program);
+        let mut command = Command::new(path);
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir.path());
+        command
+    }
+
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        self.command("1.36", "kubectl").args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs kubectl 1.36, which must succeed; returns what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.succeed(self.command("1.36", "kubectl").args(arguments).stdin(Stdio::null()))
+    }
+
+    /// Runs a kubectl that must fail; returns its errors.
+    pub fn kubectl_fails(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments);
+        assert!(!output.status.success(), "kubectl {arguments:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    pub fn succeed(&self, command: &mut Command) -> String {
+        let output = command.output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}\n{}", output.status, self.log());
+        out.into_owned()
+    }
+
+    /// `kubectl apply -f -` (or another verb) of a manifest.
+    pub fn feed(&self, arguments: &[&str], manifest: &str) -> String {
+        let mut command = self.command("1.36", "kubectl");
+        command.args(arguments).args(["-f", "-"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {err}\n{manifest}\n{}", self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.kubectl(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Names and addresses of the ready pods of a selector.
+    pub fn ready_pods(&self, selector: &str) -> Vec<(String, String)> {
+        let list = self.json(&["get", "pods", "-l", selector]);
+        let is_ready = |pod: &&Value| {
+            let conditions = pod["status"]["conditions"].as_array();
+            pod["metadata"]["deletionTimestamp"].is_null()
+                && conditions
+                    .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+        };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let pods = list["items"].as_array().unwrap().iter().filter(is_ready);
+        pods.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"]))).collect()
+    }
+
+    pub fn wait_for_pods(&self, selector: &str, count: usize) -> Vec<(String, String)> {
+        let mut pods = Vec::new();
+        self.until(&format!("{count} pods of {selector} are ready"), |cluster| {
+            pods = cluster.ready_pods(selector);
+            pods.len() == count
+        });
+        pods
+    }
+
+    /// `kobune ARGUMENTS` with this cluster's data directory.
+    pub fn kobune(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--data-dir").arg(self.data());
+        self.succeed(&mut command)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Interrupts the program and waits for its end; returns its exit code.
+    pub fn interrupt(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let pid = child.id().to_string();
+        Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        let start = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code();
+            }
+            if start.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+        self.interrupt();
+        // Whatever a failed test left behind must not trouble the next one.
+        let mut reset = Command::new(binary());
+        reset
+            .args(["reset", "--yes", "--data-dir"])
+            .arg(self.data())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        reset.status().unwrap();
+    }
+}
+
+/// One HTTP GET; the body.
+pub fn fetch(address: &str) -> std::io::Result<String> {
+    use std::io::Read;
+    let target = address.parse().map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim().to_owned())
+}

@@ -1,0 +1,95 @@
+//! A real registry with nginx out of Debian's package.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, fetch};
+use crate::image::{archive, busybox_root};
+
+struct Registry {
+    child: Child,
+    port: u16,
+}
+
+impl Registry {
+    fn start(work: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = work.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            work.join("registry").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new("docker-registry");
+        let child =
+            command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { child, port }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// nginx with the libraries that it is linked with.
+fn nginx_root(root: &Path) {
+    busybox_root(root);
+    let list = Command::new("ldd").arg("/usr/sbin/nginx").output().unwrap();
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/usr/sbin/nginx", "/etc/nginx/mime.types"]) {
+        let place = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::copy(file, place).unwrap();
+    }
+    for folder in ["var/log/nginx", "var/lib/nginx", "run", "var/www"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    std::fs::write(root.join("var/www/index.html"), "nginx answers\n").unwrap();
+    let config = "user root; daemon off; error_log stderr; pid /run/nginx.pid;\nevents {}\n\
+                  http { access_log off; server { listen 80; root /var/www; } }\n";
+    std::fs::write(root.join("etc/nginx/nginx.conf"), config).unwrap();
+}
+
+#[test]
+fn nginx_comes_from_a_registry() {
+    let work = tempfile::tempdir().unwrap();
+    let registry = Registry::start(work.path());
+    let host = format!("localhost:{}", registry.port);
+    let root = work.path().join("root");
+    nginx_root(&root);
+    let config = json!({"Cmd": ["/usr/sbin/nginx", "-c", "/etc/nginx/nginx.conf"], "Env": ["PATH=/bin:/usr/sbin"],
+        "StopSignal": "SIGQUIT"});
+    let path = archive(work.path(), "nginx", &root, config);
+    let source = format!("oci-archive:{}", path.display());
+    let pushed = (0..50).any(|_| {
+        let mut push = Command::new("skopeo");
+        push.args([
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+            &source,
+            &format!("docker://{host}/nginx:latest"),
+        ]);
+        let done = push.stderr(Stdio::null()).status().unwrap().success();
+        if !done {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        done
+    });
+    assert!(pushed, "the registry took no image");
+    let cluster = Cluster::start("up", &[], &format!("registries:\n  '{host}':\n    plainHttp: true\n"));
+    let manifest = crate::walk::CONTROLLER.replace("kobune.local/web:latest", &format!("{host}/nginx"));
+    cluster.feed(&["create"], &manifest);
+    for (_, address) in cluster.wait_for_pods("run=my-nginx", 2) {
+        assert_eq!(fetch(&format!("{address}:80")).unwrap(), "nginx answers");
+    }
+    let events = cluster.kubectl(&["get", "events"]);
+    assert!(events.contains("Successfully pulled image"), "{events}");
+}
