@@ -144,7 +144,8 @@ pub fn container(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         tty: config.tty,
-        stop_signal: linux::process::signal_number(&image.config.stop_signal).unwrap_or(libc::SIGTERM),
+        stop_signal: linux::process::signal_number(&image.config.stop_signal)
+            .unwrap_or(linux::process::TERMINATE),
     })
 }
 

@@ -6,6 +6,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod device;
 pub mod error;
 pub mod facts;
 pub mod inotify;
@@ -14,6 +15,7 @@ pub mod namespace;
 pub mod net;
 pub mod nft;
 pub mod path;
+pub mod poll;
 pub mod probe;
 pub mod process;
 pub mod seccomp;

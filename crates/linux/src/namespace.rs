@@ -145,6 +145,11 @@ pub fn loopback_up() -> Result<()> {
     if answer == 0 { Ok(()) } else { Err(Error::new("set the loopback up", io::Error::last_os_error())) }
 }
 
+/// Names the host in the calling thread's host-name namespace.
+pub fn set_hostname(name: &str) -> Result<()> {
+    rustix::system::sethostname(name.as_bytes()).context("set the host name")
+}
+
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()

@@ -158,6 +158,14 @@ fn name_of(part: Component<'_>) -> Result<Option<&OsStr>> {
     }
 }
 
+/// Whether the calling process may execute the file; with the reason when not.
+pub fn check_executable(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS)?)
+}
+
 /// Opens a file of the host by its full path for reading.
 pub fn open_for_reading(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

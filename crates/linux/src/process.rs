@@ -152,12 +152,38 @@ pub fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// Sends a signal, by number.
+/// The polite request to end.
+pub const TERMINATE: i32 = libc::SIGTERM;
+/// The one that cannot be refused.
+pub const KILL: i32 = libc::SIGKILL;
+
+/// Sends a signal, by number; it is no error when the process has ended.
 pub fn signal(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     // SAFETY: the call takes plain numbers and an optional structure that is not given.
     let answer =
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, 0usize, 0u32) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    match io::Error::last_os_error() {
+        error if answer != 0 && error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Kills a whole process group; it is no error when it is gone.
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    match rustix::process::kill_process_group(as_pid(leader)?, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Files that this process makes lack these permission bits.
+pub fn set_file_mask(mask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+}
+
+/// Sets the name that `ps` and `top` show, at most 15 bytes.
+pub fn set_name(name: &std::ffi::CStr) -> Result<()> {
+    rustix::thread::set_name(name).context("set the process's name")
 }
 
 /// Sends `SIGKILL` to a process by number; it is no error when it is gone.
@@ -181,11 +207,7 @@ pub fn try_wait(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
 /// Waits until a child ends.
 pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Ended> {
     loop {
-        let mut watched = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        match rustix::event::poll(&mut watched, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        crate::poll::poll(&mut [crate::poll::PollFd::new(&pidfd, crate::poll::PollFlags::IN)], None)?;
         if let Some(ended) = try_wait(pidfd)? {
             return Ok(ended);
         }

@@ -47,6 +47,11 @@ pub fn null() -> Result<OwnedFd> {
     rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")
 }
 
+/// Whether a read failed because the program's side was closed by its last user: the end of the stream.
+pub fn is_end(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EIO)
+}
+
 /// Lets the tasks of the current tokio runtime wait for a terminal, which is made not to wait itself.
 pub fn watch(terminal: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<std::fs::File>> {
     use std::os::fd::AsFd;

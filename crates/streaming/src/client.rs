@@ -122,7 +122,14 @@ async fn receive(
         .map_err(|_| StreamError::Remote(String::from_utf8_lossy(&error).into_owned()))
 }
 
-type Routes = Arc<parking_lot::Mutex<BTreeMap<u32, mpsc::Sender<Bytes>>>>;
+/// Where the data of each stream goes; `None` once the connection has ended.
+type Routes = Arc<parking_lot::Mutex<Option<BTreeMap<u32, mpsc::Sender<Bytes>>>>>;
+
+fn remove(routes: &Routes, id: u32) {
+    if let Some(routes) = routes.lock().as_mut() {
+        routes.remove(&id);
+    }
+}
 
 /// A connection to a pod that carries any number of forwarded ones.
 #[derive(Clone)]
@@ -139,7 +146,7 @@ impl PortForward {
     ) -> (Self, impl Future<Output = Result<(), StreamError>> + Send) {
         let tunnel: Io = Box::new(Tunnel::new(websocket::over(Box::new(io), Role::Client).await));
         let (reader, writer) = spdy::over(tunnel, spdy::Role::Client);
-        let routes = Routes::default();
+        let routes: Routes = Arc::new(parking_lot::Mutex::new(Some(BTreeMap::new())));
         let forward = Self { writer, routes: routes.clone(), requests: Arc::default() };
         (forward, drive(reader, routes))
     }
@@ -162,8 +169,12 @@ impl PortForward {
             (text, ()) = received => text,
             () = sent => String::new(),
         };
-        self.routes.lock().remove(&data_id);
-        self.writer.cancel(data_id).await?;
+        if self.routes.lock().is_some() {
+            remove(&self.routes, data_id);
+            self.writer.cancel(data_id).await?;
+        } else if text.is_empty() {
+            return Err(StreamError::Disconnected);
+        }
         if text.is_empty() { Ok(()) } else { Err(StreamError::Remote(text)) }
     }
 
@@ -176,8 +187,17 @@ impl PortForward {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let port = port.to_string();
         let headers = Headers::new(&[("streamtype", kind), ("port", &port), ("requestid", request)]);
-        let register = |id| drop(self.routes.lock().insert(id, sender));
-        Ok((self.writer.open(&headers, register).await?, receiver))
+        let register = |id| {
+            if let Some(routes) = self.routes.lock().as_mut() {
+                routes.insert(id, sender);
+            }
+        };
+        let id = self.writer.open(&headers, register).await?;
+        // Nobody would answer any more.
+        if self.routes.lock().is_none() {
+            return Err(StreamError::Disconnected);
+        }
+        Ok((id, receiver))
     }
 
     /// Ends the connection.
@@ -191,20 +211,20 @@ async fn drive(mut reader: spdy::Reader, routes: Routes) -> Result<(), StreamErr
     let result = loop {
         match reader.next().await {
             Ok(Some(Event::Data(id, bytes))) => {
-                let route = routes.lock().get(&id).cloned();
+                let route = routes.lock().as_ref().and_then(|routes| routes.get(&id).cloned());
                 if let Some(route) = route
                     && route.send(bytes).await.is_err()
                 {
-                    routes.lock().remove(&id);
+                    remove(&routes, id);
                 }
             }
-            Ok(Some(Event::End(id) | Event::Reset(id))) => drop(routes.lock().remove(&id)),
+            Ok(Some(Event::End(id) | Event::Reset(id))) => remove(&routes, id),
             Ok(Some(Event::Open(..))) => {}
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
     };
-    routes.lock().clear();
+    *routes.lock() = None;
     result
 }
 

@@ -276,6 +276,26 @@ async fn ports_are_forwarded_through_the_tunnel() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_ends_ends_what_it_carries() {
+    let (ours, theirs) = duplex(4096);
+    let (forward, driver) = client::PortForward::over(ours).await;
+    let driver = tokio::spawn(driver);
+    let (local, _user) = duplex(64);
+    let forwarding = forward.forward(80, local);
+    let leaving = async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        drop(theirs);
+    };
+    let (result, ()) = tokio::join!(forwarding, leaving);
+    assert!(matches!(result, Err(StreamError::Disconnected)), "{result:?}");
+    driver.await.unwrap().unwrap();
+    let (local, _user) = duplex(64);
+    assert!(forward.forward(80, local).await.is_err());
+}
+
+#[tokio::test]
 async fn ports_are_forwarded_over_websocket_channels() {
     let (ours, theirs) = duplex(4096);
     let protocol = Protocol::WebSocket { encoding: Encoding::Binary, version: 4 };

@@ -186,7 +186,7 @@ impl Inner {
     fn stop_signal(&self, id: &ContainerId) -> Result<i32, RuntimeError> {
         let spec: Option<ContainerSpec> = record::read(&self.container_directory(id), record::SPEC)
             .map_err(|source| io_error("read the container's specification", source))?;
-        Ok(spec.map_or(libc::SIGTERM, |spec| spec.stop_signal))
+        Ok(spec.map_or(linux::process::TERMINATE, |spec| spec.stop_signal))
     }
 
     pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {

@@ -153,8 +153,8 @@ impl Inner {
             self.settle(&container)?;
         }
         // Another sandbox of the same pod may still be using it, or the pod's limits are set by somebody else.
-        if let Err(error) = pod.remove() {
-            tracing::debug!(error = error.text(), "the pod's cgroup stays");
+        if !pod.remove_if_unused() {
+            tracing::debug!(pod = %pod.path().display(), "the pod's cgroup stays");
         }
         Ok(())
     }

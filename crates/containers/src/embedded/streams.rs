@@ -351,8 +351,7 @@ impl AsyncRead for Terminal {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
-                // The program's side was closed by its last user: the end.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if linux::terminal::is_end(&error) => return Poll::Ready(Ok(())),
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
             }

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use linux::cgroup::{Cgroup, Version};
+use linux::path::check_executable;
 
 use crate::spec::{ContainerSpec, Filter};
 use crate::users::{self, User};
@@ -140,7 +140,7 @@ fn install(spec: &ContainerSpec) -> Result<(), String> {
 /// Finds a program as a shell does; the words of the errors are Go's, which users know.
 fn find(name: &str, environment: &[String]) -> Result<PathBuf, String> {
     if name.contains('/') {
-        return match is_executable(Path::new(name)) {
+        return match check_executable(Path::new(name)) {
             Ok(()) => Ok(name.into()),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 Err(format!("exec: {name:?}: permission denied"))
@@ -152,17 +152,8 @@ fn find(name: &str, environment: &[String]) -> Result<PathBuf, String> {
     let mut found =
         path.split(':').map(|directory| Path::new(if directory.is_empty() { "." } else { directory }));
     found
-        .find_map(|directory| Some(directory.join(name)).filter(|file| is_executable(file).is_ok()))
+        .find_map(|directory| Some(directory.join(name)).filter(|file| check_executable(file).is_ok()))
         .ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))
-}
-
-fn is_executable(path: &Path) -> std::io::Result<()> {
-    let metadata = fs::metadata(path)?;
-    let name = path.as_os_str().as_bytes();
-    if metadata.is_dir() || name.is_empty() {
-        return Err(std::io::ErrorKind::PermissionDenied.into());
-    }
-    Ok(rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?)
 }
 
 /// The kernel's words in lower case and without a number, as Go prints them.

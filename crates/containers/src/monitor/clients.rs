@@ -6,8 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-
 use super::child::Streams;
 use super::exec;
 use super::log::Log;
@@ -142,7 +140,6 @@ impl Pod {
     fn signal(&self, id: &str, signal: i32) -> Reply {
         if let Some(container) = self.containers.get(id)
             && let Err(error) = linux::process::signal(container.pidfd.as_fd(), signal)
-            && error.raw_os_error() != Some(libc::ESRCH)
         {
             return failed(format!("send signal {signal}: {error}"));
         }
@@ -235,9 +232,7 @@ fn connect_outputs(
 
 /// Kills every process of a container: those in its cgroup, and its main process wherever it is.
 pub fn kill_container(container: &Running) {
-    if let Err(error) = linux::process::signal(container.pidfd.as_fd(), libc::SIGKILL)
-        && error.raw_os_error() != Some(libc::ESRCH)
-    {
+    if let Err(error) = linux::process::signal(container.pidfd.as_fd(), linux::process::KILL) {
         eprintln!("kill {}: {error}", container.pid);
     }
     if let Err(error) = container.cgroup.kill() {
@@ -247,17 +242,13 @@ pub fn kill_container(container: &Running) {
 
 /// Kills a command with the processes of its session that did not leave its process group.
 pub fn kill_session(pid: u32) {
-    if let Some(group) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
-        && let Err(error) = rustix::process::kill_process_group(group, rustix::process::Signal::KILL)
-    {
+    if let Err(error) = linux::process::kill_group(pid) {
         eprintln!("kill the process group {pid}: {error}");
     }
 }
 
 fn open_socket(client: &UnixStream, version_6: bool) {
-    let family = if version_6 { AddressFamily::INET6 } else { AddressFamily::INET };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
+    match linux::socket::tcp(version_6) {
         Ok(socket) => answer(client, &Reply::Ok, &[socket.as_fd()]),
         Err(error) => answer(client, &failed(format!("make a socket: {error}")), &[]),
     }

@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use linux::cgroup::{Cgroup, Hierarchies};
 use linux::mount::{self, Attributes};
 use linux::namespace::{self, Kind};
+use linux::poll::{PollFd, PollFlags, poll};
 use linux::process::{ForkOptions, Forked};
 use linux::{Context, Result};
-use rustix::event::{PollFd, PollFlags};
 
 use super::exec;
 use super::log::Log;
@@ -88,7 +88,7 @@ impl Pod {
     /// Makes the namespaces and everything else that the containers share, and the socket.
     pub fn set_up(spec: SandboxSpec) -> Result<Self> {
         linux::process::detach()?;
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        linux::process::set_file_mask(0o022);
         let hierarchies = Arc::new(Hierarchies::detect()?);
         let cgroup = Cgroup::new(&hierarchies, &spec.monitor_cgroup);
         cgroup.create()?;
@@ -158,10 +158,7 @@ impl Pod {
         for subscriber in &self.subscribers {
             add(Source::Subscriber(subscriber.as_raw_fd()), subscriber.as_fd(), input);
         }
-        match rustix::event::poll(&mut polled, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("wait for events"),
-        }
+        poll(&mut polled, None).context("wait for events")?;
         let flags: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
         let ready = sources.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty());
         Ok(ready.collect())
@@ -293,7 +290,7 @@ impl Pod {
     pub fn stop(&mut self) {
         self.stop_containers();
         if let Some(pause) = self.pause.take() {
-            let killed = linux::process::signal(pause.pidfd.as_fd(), libc::SIGKILL);
+            let killed = linux::process::signal(pause.pidfd.as_fd(), linux::process::KILL);
             if killed.and_then(|()| linux::process::wait(pause.pidfd.as_fd())).is_err() {
                 eprintln!("the pause process could not be killed");
             }
@@ -307,10 +304,8 @@ impl Pod {
 }
 
 fn wait_limited(pidfd: BorrowedFd<'_>) {
-    let limit = rustix::event::Timespec::try_from(KILL_LIMIT).ok();
-    let mut polled = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
-    // Interrupted or not, the caller looks whether the process has ended.
-    if let Err(error) = rustix::event::poll(&mut polled, limit.as_ref()) {
+    // Whatever comes of it, the caller looks whether the process has ended.
+    if let Err(error) = poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(KILL_LIMIT)) {
         eprintln!("wait for a process: {error}");
     }
 }
@@ -337,7 +332,7 @@ fn make_namespaces(spec: &SandboxSpec) -> Result<()> {
         namespace::bind_own(Kind::Network, file)?;
     }
     if let Some(hostname) = &spec.hostname {
-        rustix::system::sethostname(hostname.as_bytes()).context("set the host name")?;
+        namespace::set_hostname(hostname)?;
     }
     if let Some(shm) = &spec.shm {
         fs::create_dir_all(shm).with_context(|| format!("make {}", shm.display()))?;
@@ -379,12 +374,12 @@ fn start_pause(spec: &SandboxSpec, hierarchies: &Arc<Hierarchies>) -> Result<Pau
             let prepared = linux::process::forbid_inspection()
                 .and_then(|()| cgroup.enter_v1())
                 .and_then(|()| linux::process::detach())
+                .and_then(|()| linux::process::set_name(c"pause"))
                 .and_then(|()| super::forget_standard_streams());
             if prepared.is_err() {
                 linux::process::exit_now(1);
             }
             linux::process::close_all_but_standard();
-            rustix::thread::set_name(c"pause").unwrap_or_default();
             linux::process::reap_forever()
         }
         Forked::Parent { pid, pidfd } => {

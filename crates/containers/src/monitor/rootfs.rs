@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use linux::cgroup::{Cgroup, DeviceRule, Version};
+use linux::device::{self, Node};
 use linux::mount::{self, Attributes, Propagation};
 use linux::path::Confine;
 use linux::{Context, Error, Result};
@@ -23,12 +24,6 @@ pub struct Sources {
     cgroups: Vec<(String, OwnedFd)>,
     /// Devices as they are on the host: path in the container, node.
     devices: Vec<(PathBuf, Node)>,
-}
-
-struct Node {
-    is_block: bool,
-    device: u64,
-    mode: u32,
 }
 
 /// Opens everything that comes from the host.
@@ -181,32 +176,19 @@ fn mount_dev(root: BorrowedFd<'_>, shm: OwnedFd, devices: &[(PathBuf, Node)]) ->
     place(root, "/dev/shm", &shm)?;
     place(root, "/dev/mqueue", &mount::new_file_system("mqueue", "mqueue", &[], safe(false))?)?;
     for (name, major, minor) in defaults::DEVICES {
-        let node = Node { is_block: false, device: rustix::fs::makedev(major, minor), mode: 0o666 };
-        make_node(&Path::new("/dev").join(name), &node)?;
+        let node = Node { is_block: false, major, minor, mode: 0o666 };
+        device::make(&Path::new("/dev").join(name), &node)?;
     }
     for (path, node) in devices {
         let parent = path.parent().unwrap_or(Path::new("/dev"));
         linux::path::create_directories_inside(root, parent, Confine::InRoot, 0o755)?;
-        make_node(path, node)?;
+        device::make(path, node)?;
     }
     for (name, target) in defaults::DEVICE_LINKS {
         let path = Path::new("/dev").join(name);
         symlink(target, &path).with_context(|| format!("make the link {}", path.display()))?;
     }
     Ok(())
-}
-
-fn make_node(path: &Path, node: &Node) -> Result<()> {
-    use rustix::fs::{CWD, FileType, Mode};
-    let kind = if node.is_block { FileType::BlockDevice } else { FileType::CharacterDevice };
-    let mode = Mode::from_raw_mode(node.mode);
-    let what = || format!("make the device {}", path.display());
-    match rustix::fs::mknodat(CWD, path, kind, mode, node.device) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error).with_context(what),
-    }
-    // The mask of this process must not show in the node.
-    rustix::fs::chmod(path, mode).with_context(what)
 }
 
 /// The devices that are asked for, and all of the host's for a privileged container.
@@ -216,7 +198,7 @@ fn devices(spec: &ContainerSpec) -> Result<Vec<(PathBuf, Node)>> {
         collect_devices(Path::new("/dev"), &mut found);
     }
     for device in &spec.devices {
-        let node = node(&device.host_path)
+        let node = device::read(&device.host_path)
             .with_context(|| format!("look at the device {}", device.host_path.display()))?;
         let Some(node) = node else {
             let cause = io::Error::other("not a device node");
@@ -240,23 +222,13 @@ fn collect_devices(directory: &Path, found: &mut Vec<(PathBuf, Node)>) {
             Ok(kind) if kind.is_dir() => collect_devices(&path, found),
             Ok(kind) if !kind.is_symlink() => {
                 // What vanishes while it is looked at is not there.
-                if let Ok(Some(node)) = node(&path) {
+                if let Ok(Some(node)) = device::read(&path) {
                     found.push((path, node));
                 }
             }
             _ => {}
         }
     }
-}
-
-fn node(path: &Path) -> io::Result<Option<Node>> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let metadata = fs::metadata(path)?;
-    let kind = metadata.file_type();
-    let is_device = kind.is_block_device() || kind.is_char_device();
-    let node =
-        Node { is_block: kind.is_block_device(), device: metadata.rdev(), mode: metadata.mode() & 0o777 };
-    Ok(is_device.then_some(node))
 }
 
 /// The rules for the container's cgroup.
@@ -273,13 +245,12 @@ pub fn device_rules(spec: &ContainerSpec) -> Result<Vec<DeviceRule>> {
     // /dev/ptmx, and the terminals of devpts.
     rules.extend([rule('c', Some(5), Some(2), "rwm"), rule('c', Some(136), None, "rwm")]);
     for device in &spec.devices {
-        let found = node(&device.host_path)
+        let found = device::read(&device.host_path)
             .with_context(|| format!("look at the device {}", device.host_path.display()))?;
         if let Some(node) = found {
             let kind = if node.is_block { 'b' } else { 'c' };
-            let (major, minor) = (rustix::fs::major(node.device), rustix::fs::minor(node.device));
             let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
-            rules.push(rule(kind, Some(major), Some(minor), access));
+            rules.push(rule(kind, Some(node.major), Some(node.minor), access));
         }
     }
     Ok(rules)

@@ -261,6 +261,19 @@ fn latency(tokio: &Tokio) {
             all.iter().sum::<u64>() / all.len().max(1) as u64
         );
         let started = Instant::now();
+        futures::future::join_all((0..20).map(|_| async {
+            let sandbox = world.sandbox().await;
+            world.start(&sandbox.id, &["sleep", "1000"]).await
+        }))
+        .await;
+        println!("  20 pods at once: {:.1?}", started.elapsed());
+        let id = &world.runtime.containers().await.unwrap()[0].id;
+        let started = Instant::now();
+        for _ in 0..20 {
+            world.runtime.exec_sync(id, &words("true"), crate::world::LIMIT).await.unwrap();
+        }
+        println!("  a command: {:.1?}", started.elapsed() / 20);
+        let started = Instant::now();
         world.runtime.stop_all(true).await.unwrap();
         println!("  stopping and removing all: {:.1?}", started.elapsed());
         world.end().await;

@@ -23,6 +23,8 @@ use crate::text::head;
 
 /// How much of a probe's output goes into messages.
 const MESSAGE_BYTES: usize = 1024;
+/// How soon a readiness probe is made again before its first success.
+const FIRST_RETRY: Duration = Duration::from_millis(25);
 
 /// What network probes share: one TLS configuration that trusts everybody, as upstream's probes do.
 pub struct Prober {
@@ -79,22 +81,43 @@ pub async fn run(shared: Arc<Shared>, plan: Plan, spread: Duration, answers: mps
     let initial = after(plan.started_at, seconds(plan.probe.initial_delay_seconds, 0));
     tokio::time::sleep(between(shared.env.now(), initial) + spread).await;
     let period = seconds(plan.probe.period_seconds, 10).max(Duration::from_secs(1));
+    if plan.kind == ProbeKind::Readiness && plan.probe.exec.is_none() {
+        first_success(&shared, &plan, period, &answers).await;
+    }
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let outcome = once(&shared, &plan).await;
-        shared.prober.counts.add(plan.kind, &outcome);
-        let event = Event::Probed {
-            container: plan.container.name.clone(),
-            id: plan.id.clone(),
-            kind: plan.kind,
-            outcome,
-        };
-        if answers.send(event).await.is_err() {
+        if !report(&shared, &plan, outcome, &answers).await {
             return;
         }
     }
+}
+
+/// Until its first success a server that is only just starting is asked again quickly, ever more slowly, for at most
+/// one period; only success is told, as it is no failure not to be ready at once. With commands this would cost too
+/// much.
+async fn first_success(shared: &Shared, plan: &Plan, period: Duration, answers: &mpsc::Sender<Event>) {
+    let begun = tokio::time::Instant::now();
+    let mut wait = FIRST_RETRY;
+    while begun.elapsed() + wait < period {
+        if once(shared, plan).await == Outcome::Success {
+            report(shared, plan, Outcome::Success, answers).await;
+            tokio::time::sleep(period).await;
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+    tokio::time::sleep(period.saturating_sub(begun.elapsed())).await;
+}
+
+/// Tells the machine; false when the pod's worker is gone.
+async fn report(shared: &Shared, plan: &Plan, outcome: Outcome, answers: &mpsc::Sender<Event>) -> bool {
+    shared.prober.counts.add(plan.kind, &outcome);
+    let container = plan.container.name.clone();
+    answers.send(Event::Probed { container, id: plan.id.clone(), kind: plan.kind, outcome }).await.is_ok()
 }
 
 async fn once(shared: &Shared, plan: &Plan) -> Outcome {

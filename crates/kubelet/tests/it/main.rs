@@ -2,12 +2,13 @@
 
 mod api;
 mod machine;
+mod server;
 
 use std::sync::Arc;
 
 use api::Api;
 use env::{Env, Shutdown};
-use kubelet::{Config, Dependencies, Kubelet};
+use kubelet::{Config, Dependencies, Kubelet, ServerConfig};
 use machine::Machine;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -26,6 +27,15 @@ impl Node {
     }
 
     async fn on(api: Arc<Api>, machine: Arc<Machine>, root: tempfile::TempDir) -> Self {
+        Self::with(api, machine, root, None).await
+    }
+
+    async fn with(
+        api: Arc<Api>,
+        machine: Arc<Machine>,
+        root: tempfile::TempDir,
+        server: Option<ServerConfig>,
+    ) -> Self {
         let mut config = Config::new("n1");
         config.addresses = vec!["192.0.2.1".parse().unwrap()];
         config.root = root.path().join("kubelet");
@@ -37,7 +47,7 @@ impl Node {
             images: machine.clone(),
             services: None,
         };
-        let kubelet = Kubelet::build(config, dependencies, None).unwrap();
+        let kubelet = Kubelet::build(config, dependencies, server).unwrap();
         let shutdown = Shutdown::new();
         let (ready, registered) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(kubelet.run(ready, shutdown.clone()));

@@ -192,6 +192,34 @@ fn bpf<T>(command: i32, arguments: &T) -> io::Result<i32> {
 mod tests {
     use super::*;
 
+    /// The program, in a group of the unified hierarchy that this machine has, with or without controllers.
+    #[test]
+    fn the_program_lets_through_what_is_allowed() {
+        let hierarchies = super::super::Hierarchies::detect().unwrap();
+        let (true, Some(mount)) = (crate::facts::is_root(), &hierarchies.unified) else {
+            println!("skipped: it takes root and a unified hierarchy");
+            return;
+        };
+        let directory = mount.join(format!("kobune-test-devices-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let null = DeviceRule { kind: 'c', major: Some(1), minor: Some(3), access: "r".into() };
+        let opened = crate::path::open_root(&directory).unwrap();
+        attach(opened.as_fd(), &program(&[null])).unwrap();
+        // Reading is allowed for the one, writing is not, and nothing for the other.
+        let script = format!(
+            "echo $$ > {}/cgroup.procs; (: < /dev/null) && (: > /dev/null) || (: < /dev/zero) || echo as expected",
+            directory.display()
+        );
+        let output = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .stdin(std::process::Stdio::piped())
+            .output();
+        let gone = std::fs::remove_dir(&directory);
+        assert_eq!(String::from_utf8_lossy(&output.unwrap().stdout), "as expected\n");
+        gone.unwrap();
+    }
+
     #[test]
     fn rules_become_text_and_program() {
         let null = DeviceRule { kind: 'c', major: Some(1), minor: Some(3), access: "rw".into() };

@@ -173,6 +173,14 @@ impl Cgroup {
         failures.into_iter().next().map_or(Ok(()), Err)
     }
 
+    /// Removes the group if nothing is in it, neither processes nor groups; says whether it is gone.
+    pub fn remove_if_unused(&self) -> bool {
+        self.directories()
+            .iter()
+            .map(|directory| remove_one(directory).is_ok())
+            .fold(true, |all, gone| all && gone)
+    }
+
     /// Kills what is inside and removes the group.
     pub fn destroy(&self, limit: Duration) -> Result<()> {
         if !self.exists() {
@@ -181,6 +189,57 @@ impl Cgroup {
         self.kill()?;
         self.wait_empty(limit)?;
         self.remove()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: PathBuf) -> String {
+        fs::read_to_string(&path).unwrap_or_else(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Version 2's files, on a directory that takes what is written.
+    #[test]
+    fn limits_in_version_2() {
+        let mount = tempfile::tempdir().unwrap();
+        let at = |name: &str| mount.path().join(name);
+        fs::write(at("cgroup.controllers"), "cpu io memory").unwrap();
+        fs::write(at("cgroup.subtree_control"), "cpu memory").unwrap();
+        let hierarchies = Arc::new(Hierarchies {
+            unified: Some(mount.path().into()),
+            unified_controllers: ["cpu", "memory", "pids"].map(str::to_owned).into(),
+            ..Hierarchies::default()
+        });
+        assert_eq!(hierarchies.version(), Version::V2);
+        let group = Cgroup::new(&hierarchies, "/kobune/pod1/c1");
+        group.create().unwrap();
+        assert_eq!(read(at("cgroup.subtree_control")), "+io");
+        let limits = Limits {
+            cpu_shares: 1024,
+            cpu_quota_us: 50_000,
+            memory_bytes: 1 << 20,
+            pids: 7,
+            oom_group: true,
+            ..Limits::default()
+        };
+        let file = |name: &str| read(at("kobune/pod1/c1").join(name));
+        group.set_limits(&limits, true).unwrap();
+        let found = ["cpu.weight", "cpu.max", "memory.max", "memory.oom.group", "pids.max"].map(file);
+        assert_eq!(found, ["39", "50000 100000", "1048576", "1", "7"]);
+        group.set_limits(&Limits::default(), false).unwrap();
+        assert_eq!(["cpu.max", "memory.max", "pids.max"].map(file), ["max 100000", "max", "max"]);
+        let write = |name: &str, text: &str| fs::write(at("kobune/pod1/c1").join(name), text).unwrap();
+        write("cpu.stat", "usage_usec 5\nuser_usec 3\n");
+        write("memory.current", "1000\n");
+        write("memory.stat", "anon 300\nfile 700\ninactive_file 600\n");
+        write("memory.events", "oom 2\noom_kill 1\n");
+        write("pids.current", "3\n");
+        let usage = group.usage().unwrap();
+        assert_eq!((usage.cpu_nanoseconds, usage.pids), (5000, 3));
+        assert_eq!((usage.memory_working_set_bytes, usage.memory_rss_bytes), (400, 300));
+        assert_eq!(group.oom_kills(), 1);
     }
 }
 
@@ -195,6 +254,10 @@ fn remove_tree(directory: &Path) -> Result<()> {
             remove_tree(&entry.path())?;
         }
     }
+    remove_one(directory)
+}
+
+fn remove_one(directory: &Path) -> Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::new(format!("remove {}", directory.display()), error))

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 /// Runs `work` in the namespace and returns what it returns. Sockets that it opens stay in that namespace.
@@ -60,18 +60,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
 pub fn exists(path: &Path) -> bool {
     const NSFS_MAGIC: u64 = 0x6e73_6673;
     rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == NSFS_MAGIC)
-}
-
-/// Makes a mount namespace's view private to it and the network new: for tests that change `/sys` or `/proc/sys`.
-pub fn isolate_mounts() -> io::Result<()> {
-    // SAFETY: only this thread's mount namespace changes; no file descriptors are unshared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
-    rustix::mount::mount_change(
-        "/",
-        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
-    )?;
-    rustix::mount::mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
-    Ok(())
 }
 
 fn unshare_network() -> io::Result<()> {

@@ -272,3 +272,74 @@ pub fn delete_table(socket: &mut Socket, family: Family, table: &str) -> Result<
     batch.delete_table();
     batch.commit(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Protocol, namespace};
+    use crate::nft::{Expression, MetaKey, Register, Type, Value, Verdict, key::Fields, set_elements};
+
+    /// Runs in a network namespace of its own; skips without root.
+    fn isolated(work: impl FnOnce(&mut Socket) + Send) {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: making network namespaces needs root");
+            return;
+        }
+        namespace::within_new(|| work(&mut Socket::open(Protocol::Netfilter).unwrap())).unwrap();
+    }
+
+    fn address(text: &str) -> Vec<u8> {
+        Fields::new().ip(text.parse().unwrap()).bytes()
+    }
+
+    #[test]
+    fn sets_of_all_kinds_hold_what_they_are_given() {
+        isolated(|socket| {
+            let ranges = Set::members("ranges", &[Type::Ipv4]).with_intervals();
+            let pairs = Set::members("pairs", &[Type::Ipv4, Type::Port]).with_intervals();
+            let verdicts = Set::verdict_map("verdicts", &[Type::InterfaceName]);
+            let many = Set::map("many", &[Type::Mark], &[Type::Mark]);
+            let mut batch = Batch::new(Family::Inet, "test");
+            batch.replace_table();
+            batch.add_chain(&Chain::regular("there"));
+            [&ranges, &pairs, &verdicts, &many].iter().for_each(|set| batch.add_set(set));
+            let range = |key, end| Element { key, key_end: Some(end), ..Element::default() };
+            batch.add_elements(&ranges, &[range(address("10.0.0.0"), address("11.0.0.0"))]);
+            let port = |ip: &str, port| Fields::new().ip(ip.parse().unwrap()).port(port).bytes();
+            batch.add_elements(&pairs, &[range(port("10.0.0.0", 1), port("10.0.0.255", 99))]);
+            let goto = Value::Verdict(Verdict::Goto("there".into()));
+            batch.add_elements(&verdicts, &[Element::new(crate::nft::key::interface("eth0"), goto)]);
+            let mark = |mark: u32| Fields::new().mark(mark).bytes();
+            let elements: Vec<_> =
+                (0..5000).map(|n| Element::new(mark(n), Value::Data(mark(n + 1)))).collect();
+            batch.add_elements(&many, &elements);
+            batch.commit(socket).unwrap();
+            let mut count = |set: &str| set_elements(socket, Family::Inet, "test", set).unwrap().len();
+            assert_eq!([count("ranges"), count("pairs"), count("verdicts"), count("many")], [2, 1, 1, 5000]);
+            let mut batch = Batch::new(Family::Inet, "test");
+            batch.delete_elements(&many, &elements[..4000]);
+            batch.delete_elements(&ranges, &[range(address("10.0.0.0"), address("11.0.0.0"))]);
+            batch.commit(socket).unwrap();
+            let mut count = |set: &str| set_elements(socket, Family::Inet, "test", set).unwrap().len();
+            assert_eq!([count("ranges"), count("many")], [0, 1000]);
+        });
+    }
+
+    #[test]
+    fn a_refusal_names_its_message_and_leaves_nothing_behind() {
+        isolated(|socket| {
+            let mut batch = Batch::new(Family::Inet, "test");
+            batch.add_table();
+            batch.add_chain(&Chain::regular("here"));
+            let load = Expression::Meta { key: MetaKey::Mark, to: Register(0) };
+            batch.add_rule("here", &[load.clone()]);
+            batch.add_rule("nowhere", &[load]);
+            batch.add_chain(&Chain::regular("later"));
+            let refused = batch.commit(socket).unwrap_err();
+            assert_eq!(refused.to_string(), "nftables table test: rule in chain nowhere");
+            assert!(refused.cause().is_missing());
+            assert!(!table_exists(socket, Family::Inet, "test").unwrap());
+            delete_table(socket, Family::Inet, "test").unwrap();
+        });
+    }
+}

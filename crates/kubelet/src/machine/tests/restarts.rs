@@ -132,8 +132,10 @@ fn many_random_histories_end_in_one_of_the_final_states() {
         let mut counter = 0;
         for _ in 0..60 {
             if pending.is_empty() {
-                if pod.machine.next_wake().is_some() {
-                    pod.sleep();
+                if let Some(at) = pod.machine.next_wake() {
+                    pod.now = at;
+                    pending = pod.step(Event::Wake);
+                    continue;
                 }
                 let running: Vec<_> = pod
                     .machine
