@@ -1,9 +1,10 @@
 //! What the chain does to pods and the kinds around them.
 
+use auth::User;
 use client::DeleteOptions;
 use serde_json::json;
 
-use super::{create, nobody, pod, start, target};
+use super::{create, pod, start, target};
 
 #[tokio::test]
 async fn a_pod_is_completed() {
@@ -45,7 +46,6 @@ async fn a_pod_waits_for_the_account_of_a_new_namespace() {
 #[tokio::test]
 async fn namespaces_guard_their_content() {
     let test = start().await;
-    assert_eq!(nobody().name, "system:anonymous");
     let missing =
         create(&test, "configmaps", "nowhere", json!({"metadata": {"name": "a"}})).await.unwrap_err();
     assert_eq!((missing.code, missing.message.as_str()), (404, "namespaces \"nowhere\" not found"));
@@ -130,4 +130,17 @@ async fn classes_are_found() {
     assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
     let node = create(&test, "nodes", "", json!({"metadata": {"name": "n"}})).await.unwrap();
     assert_eq!(node["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
+}
+
+#[tokio::test]
+async fn nobody_gives_away_what_they_do_not_hold() {
+    let test = start().await;
+    let roles =
+        test.client_of(User::new("u", &["g"])).target(target("rbac.authorization.k8s.io/roles", "default"));
+    let role = |name: &str, verb: &str| json!({"metadata": {"name": name}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": [verb]}]});
+    roles.create(&role("reader", "get")).await.unwrap();
+    assert_eq!(
+        roles.create(&role("writer", "create")).await.unwrap_err().message,
+        "roles.rbac.authorization.k8s.io \"writer\" is forbidden: user \"u\" (groups=[\"g\", \"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"create\"]}"
+    );
 }
