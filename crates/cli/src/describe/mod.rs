@@ -151,7 +151,46 @@ mod tests {
         let events = json!([{"type": "Normal", "reason": "Pulled", "message": "Done", "source": {"component": "kubelet"},
             "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:09:30Z", "count": 3}]);
         let more = More { events: Some(events.as_array().unwrap().clone()), ..More::default() };
-        check("pods", object, &more, expect![[r#""#]]);
+        check("pods", object, &more, expect![[r#"
+            Name:             web
+            Namespace:        default
+            Priority:         0
+            Service Account:  
+            Node:             n1/10.0.0.1
+            Start Time:       
+            Labels:           run=web
+            Annotations:      <none>
+            Status:           Running
+            IP:               10.1.0.2
+            IPs:
+              IP:  10.1.0.2
+            Containers:
+              web:
+                Container ID:   kobune://1
+                Image:          nginx
+                Image ID:       sha256:1
+                Port:           80/TCP
+                Host Port:      0/TCP
+                State:          Waiting
+                  Reason:       ErrImagePull
+                Ready:          True
+                Restart Count:  0
+                Environment:
+                  A:     b
+                Mounts:  <none>
+            Conditions:
+              Type           Status
+              ----           ------
+              Ready          True
+            Volumes:         <none>
+            QoS Class:       
+            Node-Selectors:  <none>
+            Tolerations:     <none>
+            Events:
+              Type    Reason  Age                From     Message
+              ----    ------  ----               ----     -------
+              Normal  Pulled  30s (x3 over 10m)  kubelet  Done
+        "#]]);
     }
 
     #[test]
@@ -160,6 +199,21 @@ mod tests {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "d", "uid": "u"},
             "dataPart": {"someKey": "v", "list": [1, {"x": true}]},
         });
-        check("configmaps", object, &More { events: Some(Vec::new()), ..More::default() }, expect![[r#""#]]);
+        check("configmaps", object, &More { events: Some(Vec::new()), ..More::default() }, expect![[r#"
+            Name:         c
+            Namespace:    d
+            Labels:       <none>
+            Annotations:  <none>
+            API Version:  v1
+            Kind:         ConfigMap
+            Metadata:
+              UID:  u
+            Data Part:
+              List:
+                1
+                X:       true
+              Some Key:  v
+            Events:      <none>
+        "#]]);
     }
 }

@@ -241,7 +241,7 @@ mod tests {
         check("{.items[0]['metadata.name','spec.n']}", expect!["a 1"]);
         check("{.nothing}x", expect!["x"]);
         check("{range .items[*]}{.metadata.name}", expect!["error: unclosed {range}"]);
-        check("{.items[}", expect!["error: unterminated array in \".items[\""]);
+        check("{.items[}", expect![[r#"error: unclosed action in "{.items[}""#]]);
     }
 
     #[test]

@@ -215,7 +215,7 @@ mod tests {
             ..Options::default()
         });
         expect![[r#"
-            NAMESPACE     NAME      AGE   NODE        TIER   LABELS
+            NAMESPACE     NAME      AGE   NODE          TIER   LABELS
             kube-system   pod/web   5s    one line...   1      app=x,k/tier=1
         "#]]
         .assert_eq(
