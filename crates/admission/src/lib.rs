@@ -12,6 +12,7 @@ pub mod pod_security;
 pub mod pods;
 pub mod priority;
 pub mod quota;
+pub mod role_escalation;
 pub mod service_account;
 pub mod services;
 pub mod storage;
@@ -60,9 +61,10 @@ pub fn default_chain(dependencies: Dependencies) -> Chain {
         Arc::new(storage::PersistentVolumeClaimResize { lookup: lookup.clone() }),
         Arc::new(pods::RuntimeClass { lookup: lookup.clone() }),
         Arc::new(certificates::CertificateApproval { authorizer: authorizer.clone() }),
-        Arc::new(certificates::CertificateSigning { authorizer }),
+        Arc::new(certificates::CertificateSigning { authorizer: authorizer.clone() }),
         Arc::new(certificates::CertificateSubjectRestriction),
         Arc::new(storage::DefaultIngressClass { lookup: lookup.clone() }),
+        Arc::new(role_escalation::RoleEscalation { lookup: lookup.clone(), authorizer }),
         Arc::new(services::ServiceAllocator::new(lookup.clone(), env, ranges)),
         Arc::new(quota::ResourceQuota::new(lookup)),
     ];

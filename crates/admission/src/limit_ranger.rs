@@ -132,7 +132,7 @@ pub fn pod_total(pod: &Value, field: &str) -> Amounts {
     let mut total = Amounts::new();
     let add = |total: &mut Amounts, container: &Value| {
         for (name, amount) in amounts(container.at(&format!("/resources/{field}"))) {
-            let sum = total.remove(&name).map_or(amount.clone(), |known| known + amount);
+            let sum = total.remove(&name).map_or(amount, |known| known + amount);
             total.insert(name, sum);
         }
     };

@@ -87,7 +87,7 @@ impl NodeRestriction {
             ));
         }
         if pod.text("/spec/nodeName") != node {
-            return Ok(Some(format!("node requested token bound to a pod scheduled on a different node")));
+            return Ok(Some("node requested token bound to a pod scheduled on a different node".to_owned()));
         }
         if pod.text("/spec/serviceAccountName") != attributes.name {
             return Ok(Some(format!(

@@ -74,7 +74,7 @@ pub fn set_attributes(tree: BorrowedFd<'_>, attributes: Attributes, recursive: b
         (attributes.no_exec, libc::MOUNT_ATTR_NOEXEC),
     ] {
         if wanted {
-            change.set |= bit as u64;
+            change.set |= bit;
         }
     }
     change.propagation = match attributes.propagation {

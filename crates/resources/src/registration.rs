@@ -10,8 +10,6 @@ use crate::{Context, Strategy, names, row};
 
 pub struct CustomResourceDefinitions;
 
-const CRD_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
-
 impl Strategy for CustomResourceDefinitions {
     fn default(&self, object: &mut Value) {
         let spec = object.child("spec");
@@ -35,12 +33,6 @@ impl Strategy for CustomResourceDefinitions {
             "status",
             json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": [], "storedVersions": stored}),
         );
-        let metadata = object.child("metadata");
-        let mut finalizers = metadata.items("/finalizers").to_vec();
-        if !finalizers.iter().any(|finalizer| finalizer == CRD_FINALIZER) {
-            finalizers.push(CRD_FINALIZER.into());
-        }
-        metadata.set("finalizers", finalizers);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {

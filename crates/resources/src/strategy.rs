@@ -132,6 +132,8 @@ pub trait Strategy: Send + Sync {
 
     /// From another served version to the stored one and back: called with `version` = the served version.
     fn to_storage(&self, _version: &str, _object: &mut Value) {}
+    // The object that is converted is the argument.
+    #[allow(clippy::wrong_self_convention)]
     fn from_storage(&self, _version: &str, _object: &mut Value) {}
 
     /// The `scale` subresource: reads `(spec.replicas, status.replicas, selector as text)`; `None`: no such view.

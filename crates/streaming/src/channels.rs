@@ -54,6 +54,7 @@ pub enum Input {
 }
 
 /// The receiving half.
+#[expect(clippy::large_enum_variant, reason = "there is one per connection")]
 pub enum Incoming {
     WebSocket(ChannelReader),
     Spdy { reader: spdy::Reader, channels: BTreeMap<u32, Channel> },

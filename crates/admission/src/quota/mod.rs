@@ -19,10 +19,17 @@ use crate::lookup::{Lookup, target};
 use crate::{Attributes, Operation, Plugin};
 use usage::Usage;
 
+/// An object on its way to the store.
+struct Pending {
+    group: String,
+    resource: String,
+    object: Value,
+}
+
 pub struct ResourceQuota {
     lookup: Lookup,
-    /// By namespace: objects that were allowed and are not stored yet, by resource and uid.
-    pending: Mutex<BTreeMap<String, Vec<(String, Value)>>>,
+    /// By namespace: what was allowed and is not stored yet.
+    pending: Mutex<BTreeMap<String, Vec<Pending>>>,
 }
 
 impl ResourceQuota {
@@ -30,19 +37,30 @@ impl ResourceQuota {
         Self { lookup, pending: Mutex::default() }
     }
 
-    fn pending(&self) -> MutexGuard<'_, BTreeMap<String, Vec<(String, Value)>>> {
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Pending>>> {
         self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// What a quota's namespace holds of what it limits.
+    /// What a quota's namespace holds of what it limits, stored or on its way; with `counted` of one resource only.
     async fn used(&self, namespace: &str, quota: &Value, counted: &str) -> Result<Usage, Status> {
         let mut total = Usage::new();
         for (group, resource) in usage::counted_resources(quota.at("/spec/hard")) {
             if !counted.is_empty() && counted != usage::qualified(group, resource) {
                 continue;
             }
-            for object in self.lookup.list(group, resource, namespace).await? {
+            let objects = match self.lookup.list(group, resource, namespace).await {
+                Ok(objects) => objects,
+                // Nobody has objects of a kind that is not served.
+                Err(status) if status.is_not_found() => continue,
+                Err(status) => return Err(status),
+            };
+            for object in objects {
                 usage::add(&mut total, usage::of(group, resource, &object, quota));
+            }
+        }
+        for pending in self.pending().get(namespace).into_iter().flatten() {
+            if counted.is_empty() || counted == usage::qualified(&pending.group, &pending.resource) {
+                usage::add(&mut total, usage::of(&pending.group, &pending.resource, &pending.object, quota));
             }
         }
         Ok(total)
@@ -67,13 +85,7 @@ impl ResourceQuota {
         if delta.is_empty() {
             return Ok(());
         }
-        let own = usage::qualified(group, resource);
-        let mut used = self.used(attributes.namespace, quota, &own).await?;
-        for (kind, other) in self.pending().get(attributes.namespace).into_iter().flatten() {
-            if *kind == own {
-                usage::add(&mut used, usage::of(group, resource, other, quota));
-            }
-        }
+        let used = self.used(attributes.namespace, quota, &usage::qualified(group, resource)).await?;
         match usage::excess(&delta, &used, hard) {
             None => Ok(()),
             Some(text) => Err(attributes.forbidden(&format!("exceeded quota: {name}, {text}"))),
@@ -128,8 +140,11 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         if attributes.operation == Operation::Create {
-            let kind = usage::qualified(&attributes.resource.group, &attributes.resource.resource);
-            let entry = (kind, attributes.new_object().clone());
+            let entry = Pending {
+                group: attributes.resource.group.clone(),
+                resource: attributes.resource.resource.clone(),
+                object: attributes.new_object().clone(),
+            };
             self.pending().entry(attributes.namespace.to_owned()).or_default().push(entry);
         }
         for quota in quotas {
@@ -144,7 +159,7 @@ impl Plugin for ResourceQuota {
         let uid = attributes.new_object().text("/metadata/uid");
         let mut pending = self.pending();
         if let Some(objects) = pending.get_mut(attributes.namespace) {
-            objects.retain(|(_, object)| object.text("/metadata/uid") != uid);
+            objects.retain(|pending| pending.object.text("/metadata/uid") != uid);
             if objects.is_empty() {
                 pending.remove(attributes.namespace);
             }

@@ -83,7 +83,7 @@ fn pod(usage: &mut Usage, pod: &Value) {
     usage.insert("pods".to_owned(), Quantity::from_units(1));
     for (name, amount) in pod_total(pod, "requests") {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-            usage.insert(name.clone(), amount.clone());
+            usage.insert(name.clone(), amount);
         }
         usage.insert(format!("requests.{name}"), amount);
     }
@@ -114,7 +114,7 @@ fn claim(usage: &mut Usage, claim: &Value) {
     let size = Quantity::read(claim.at("/spec/resources/requests/storage"));
     let class = claim.text("/spec/storageClassName");
     if let Some(size) = &size {
-        usage.insert("requests.storage".to_owned(), size.clone());
+        usage.insert("requests.storage".to_owned(), *size);
     }
     if !class.is_empty() {
         let prefix = format!("{class}.storageclass.storage.k8s.io/");
@@ -171,7 +171,7 @@ fn in_expression(pod: &Value, expression: &Value) -> bool {
 /// Adds usage up.
 pub fn add(total: &mut Usage, usage: Usage) {
     for (name, amount) in usage {
-        let sum = total.remove(&name).map_or(amount.clone(), |known| known + amount);
+        let sum = total.remove(&name).map_or(amount, |known| known + amount);
         total.insert(name, sum);
     }
 }
@@ -184,7 +184,7 @@ pub fn limited(usage: Usage, hard: &Value) -> Usage {
 /// What is used more than before.
 pub fn growth(usage: Usage, before: &Usage) -> Usage {
     let more = usage.into_iter().map(|(name, amount)| match before.get(&name) {
-        Some(known) => (name, amount - known.clone()),
+        Some(known) => (name, amount - *known),
         None => (name, amount),
     });
     more.filter(|(_, amount)| !amount.is_zero() && !amount.is_negative()).collect()
@@ -220,9 +220,9 @@ pub fn excess(delta: &Usage, used: &Usage, hard: &Value) -> Option<String> {
     let over: Vec<(&String, [String; 3])> = delta
         .iter()
         .filter_map(|(name, amount)| {
-            let used = used.get(name).unwrap_or(&zero).clone();
+            let used = *used.get(name).unwrap_or(&zero);
             let limit = Quantity::read(hard.get(name)?)?;
-            let is_over = used.clone() + amount.clone() > limit;
+            let is_over = used + *amount > limit;
             is_over.then(|| (name, [amount.to_string(), used.to_string(), limit.to_string()]))
         })
         .collect();

@@ -56,12 +56,7 @@ impl Inner {
         if same_boot && self.subscribe(&sandbox).await.is_ok() {
             sandbox.alive.send_replace(true);
             // Ends from before the subscription are in the files; later ones come as events.
-            for container in self.containers_of(&sandbox.id) {
-                let state = read::<StateRecord>(&self.container_directory(&container.id), record::STATE)?;
-                if let Some(state) = state.filter(StateRecord::is_exited) {
-                    container.state.send_replace(state);
-                }
-            }
+            self.read_ends(&sandbox)?;
             return Ok(());
         }
         // Nothing of it runs any more, or nobody can manage it: what is left goes, and the network is released by

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -122,21 +122,27 @@ impl Inner {
 
     /// Listens to the monitor's events from now on; to be called once per sandbox.
     pub(super) async fn subscribe(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> io::Result<()> {
-        let mut connection = self.connect(&sandbox.id).await?;
+        let connection = self.open_subscription(&sandbox.id).await?;
+        tokio::spawn(follow(Arc::downgrade(self), sandbox.clone(), connection));
+        Ok(())
+    }
+
+    async fn open_subscription(&self, id: &SandboxId) -> io::Result<Connection> {
+        let mut connection = self.connect(id).await?;
         connection.send(&Request::Subscribe, &[]).await?;
         connection.receive::<Reply>().await?;
-        let (runtime, sandbox) = (Arc::downgrade(self), sandbox.clone());
-        tokio::spawn(async move {
-            while let Ok((reply, _)) = connection.receive::<Reply>().await {
-                let Some(runtime) = runtime.upgrade() else { return };
-                if let Reply::Exited { container, record } = reply {
-                    runtime.container_exited(&sandbox, &ContainerId(container), record);
-                }
+        Ok(connection)
+    }
+
+    /// Takes over the ends that are written down, of containers that still count as running.
+    pub(super) fn read_ends(&self, sandbox: &Sandbox) -> Result<(), RuntimeError> {
+        for container in self.containers_of(&sandbox.id) {
+            let state = record::read::<StateRecord>(&self.container_directory(&container.id), record::STATE)
+                .map_err(|source| io_error("read the container's state", source))?;
+            if let Some(state) = state.filter(|state| state.is_exited() && !container.current().is_exited()) {
+                self.container_exited(sandbox, &container.id, state);
             }
-            if let Some(runtime) = runtime.upgrade() {
-                runtime.monitor_gone(&sandbox).await;
-            }
-        });
+        }
         Ok(())
     }
 
@@ -160,5 +166,26 @@ impl Inner {
             tracing::warn!(sandbox = sandbox.id.0, %error, "clean up after a monitor that is gone");
         }
         self.send(RuntimeEvent::SandboxStopped { sandbox: sandbox.id.clone(), pod: sandbox.pod() });
+    }
+}
+
+/// Passes on what a monitor tells, until it is gone. A monitor that only dropped the connection, because nobody took
+/// what it said for too long, is asked again.
+async fn follow(runtime: Weak<Inner>, sandbox: Arc<Sandbox>, mut connection: Connection) {
+    loop {
+        while let Ok((reply, _)) = connection.receive::<Reply>().await {
+            let Some(runtime) = runtime.upgrade() else { return };
+            if let Reply::Exited { container, record } = reply {
+                runtime.container_exited(&sandbox, &ContainerId(container), record);
+            }
+        }
+        let Some(runtime) = runtime.upgrade() else { return };
+        match runtime.open_subscription(&sandbox.id).await {
+            Ok(again) => connection = again,
+            Err(_) => return runtime.monitor_gone(&sandbox).await,
+        }
+        if let Err(error) = runtime.read_ends(&sandbox) {
+            tracing::warn!(sandbox = sandbox.id.0, %error, "learn what ended meanwhile");
+        }
     }
 }

@@ -181,10 +181,10 @@ impl Pod {
     fn output_ready(&mut self, id: &str, at: usize) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let Some(output) = container.outputs.get_mut(&at) else { return };
-        if !output.read(container.log.as_mut(), &self.world) {
-            if let Some(output) = container.outputs.remove(&at) {
-                self.late.extend(output.finish(container.log.as_mut(), &self.world));
-            }
+        if !output.read(container.log.as_mut(), &self.world)
+            && let Some(output) = container.outputs.remove(&at)
+        {
+            self.late.extend(output.finish(container.log.as_mut(), &self.world));
         }
     }
 

@@ -26,6 +26,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use containers::{SandboxId, SandboxStatus};
 use jiff::Timestamp;
@@ -34,7 +35,6 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 pub use ending::Cause;
 pub use event::{Effect, Event, Eviction, ImageFailure, ImageRef, Observed, PodEvent, Pulled, StartFailure};
 
-use backoff::BackOff;
 use ending::Ending;
 use slot::Slot;
 use spec::{Member, RestartPolicy};
@@ -95,18 +95,20 @@ pub struct Machine {
     effects: Vec<Effect>,
 }
 
-/// A step that failed and is tried again later.
+/// A step that failed and is tried again later: upstream's volume manager waits 0.5 s, doubled to about 2 min.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Retry {
-    back_off: BackOff,
+    delay: Duration,
     at: Option<Timestamp>,
 }
 
 impl Retry {
-    /// Counts a failure. The first retry comes after the shortest delay, not at once.
+    const FIRST: Duration = Duration::from_millis(500);
+    const MAX: Duration = Duration::from_secs(122);
+
     fn failed(&mut self, now: Timestamp) {
-        self.back_off.advance(now, now);
-        self.at = Some(time::after(now, self.back_off.delay()));
+        self.delay = (self.delay * 2).clamp(Self::FIRST, Self::MAX);
+        self.at = Some(time::after(now, self.delay));
     }
 
     fn due(&self, now: Timestamp) -> bool {

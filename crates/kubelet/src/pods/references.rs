@@ -16,8 +16,10 @@ use tokio::task::AbortHandle;
 
 use crate::make::environment::Lookup;
 
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long an object may be unreadable before that is said.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What kind of object is referred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,12 +143,16 @@ impl Watches {
 
 async fn follow(client: Client, reference: Reference, entry: Weak<Entry>) {
     let mut wait = RETRY_FIRST;
+    let begun = tokio::time::Instant::now();
     while entry.strong_count() > 0 {
         match follow_once(&client, &reference, &entry).await {
             Ok(()) => wait = RETRY_FIRST,
             Err(status) if status.is_expired() => {}
             Err(status) => {
+                // A node may read what its pods name only once the authorizer has heard of the pod, too.
+                let patient = begun.elapsed() < PATIENCE;
                 if let Some(entry) = entry.upgrade()
+                    && !patient
                     && !matches!(*entry.known.borrow(), Known::Present(_))
                 {
                     entry.set(Known::Failed(status));

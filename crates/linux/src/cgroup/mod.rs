@@ -175,10 +175,11 @@ impl Cgroup {
 
     /// Removes the group if nothing is in it, neither processes nor groups; says whether it is gone.
     pub fn remove_if_unused(&self) -> bool {
-        self.directories()
-            .iter()
-            .map(|directory| remove_one(directory).is_ok())
-            .fold(true, |all, gone| all && gone)
+        let mut gone = true;
+        for directory in self.directories() {
+            gone &= remove_one(&directory).is_ok();
+        }
+        gone
     }
 
     /// Kills what is inside and removes the group.
@@ -189,6 +190,29 @@ impl Cgroup {
         self.kill()?;
         self.wait_empty(limit)?;
         self.remove()
+    }
+}
+
+fn remove_tree(directory: &Path) -> Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::new(format!("read {}", directory.display()), error)),
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    remove_one(directory)
+}
+
+fn remove_one(directory: &Path) -> Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::new(format!("remove {}", directory.display()), error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -240,28 +264,5 @@ mod tests {
         assert_eq!((usage.cpu_nanoseconds, usage.pids), (5000, 3));
         assert_eq!((usage.memory_working_set_bytes, usage.memory_rss_bytes), (400, 300));
         assert_eq!(group.oom_kills(), 1);
-    }
-}
-
-fn remove_tree(directory: &Path) -> Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::new(format!("read {}", directory.display()), error)),
-    };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path())?;
-        }
-    }
-    remove_one(directory)
-}
-
-fn remove_one(directory: &Path) -> Result<()> {
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::new(format!("remove {}", directory.display()), error))
-        }
-        _ => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{deployment, workload};
 use crate::check::Errors;
+use crate::core::pod::warnings;
 use crate::table_format::{containers, labels, selector};
 use crate::value::{Access, Fill};
 use crate::{Context, Strategy, row};
@@ -66,6 +67,10 @@ impl Strategy for DaemonSets {
         errors.extend(self.validate_create(new));
         errors.immutable("spec.selector", new.at("/spec/selector"), old.at("/spec/selector"));
         errors.into_vec()
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of_spec("spec.template.spec", new.at("/spec/template/spec"))
     }
 
     fn has_generation(&self) -> bool {

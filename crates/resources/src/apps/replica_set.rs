@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::workload;
 use crate::check::Errors;
+use crate::core::pod::warnings;
 use crate::table_format::{containers, selector};
 use crate::value::{Access, Fill};
 use crate::{Strategy, row};
@@ -38,6 +39,10 @@ impl Strategy for ReplicaSets {
         let counts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
         workload::status_counts(&mut errors, new, &counts);
         errors.into_vec()
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of_spec("spec.template.spec", new.at("/spec/template/spec"))
     }
 
     fn has_generation(&self) -> bool {

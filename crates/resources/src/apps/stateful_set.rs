@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::workload;
 use crate::check::Errors;
 use crate::core::persistent_volume_claim;
+use crate::core::pod::warnings;
 use crate::table_format::containers;
 use crate::value::{Access, Fill};
 use crate::{Strategy, row};
@@ -93,6 +94,10 @@ impl Strategy for StatefulSets {
         let counts = ["readyReplicas", "availableReplicas", "currentReplicas", "updatedReplicas"];
         workload::status_counts(&mut errors, new, &counts);
         errors.into_vec()
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of_spec("spec.template.spec", new.at("/spec/template/spec"))
     }
 
     fn has_generation(&self) -> bool {

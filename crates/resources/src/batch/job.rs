@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::apps::workload;
 use crate::check::{Errors, selects};
 use crate::core::pod::validate;
+use crate::core::pod::warnings;
 use crate::table_format::{containers, human_duration, selector};
 use crate::value::{Access, Fill, is_zero};
 use crate::{Context, Strategy, row};
@@ -83,6 +84,10 @@ impl Strategy for Jobs {
         }
         errors.immutable("spec.template", &comparable_template(new, old), old.at("/spec/template"));
         errors.into_vec()
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of_spec("spec.template.spec", new.at("/spec/template/spec"))
     }
 
     fn has_generation(&self) -> bool {

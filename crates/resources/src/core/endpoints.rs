@@ -58,6 +58,10 @@ impl Strategy for EndpointsStrategy {
         self.validate_create(new)
     }
 
+    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    }
+
     fn cells(&self, now: Timestamp, object: &Value) -> Vec<Value> {
         vec![row::name(object), shown(object).into(), row::created(now, object)]
     }

@@ -9,7 +9,7 @@ use crate::table_format::age;
 use crate::value::{Access, Fill, is_zero};
 use crate::{Context, Strategy, row};
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 19] = [
     "involvedObject.kind",
     "involvedObject.namespace",
     "involvedObject.name",
@@ -21,7 +21,14 @@ const FIELDS: [&str; 12] = [
     "reportingComponent",
     "source",
     "type",
+    "regarding.kind",
+    "regarding.namespace",
     "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reportingController",
 ];
 
 /// New names of `events.k8s.io/v1` beside the stored ones.
@@ -79,8 +86,11 @@ impl Strategy for Events {
                 let component = object.text("/source/component");
                 if component.is_empty() { object.text("/reportingComponent") } else { component }.to_owned()
             }
-            "regarding.name" => object.text("/involvedObject/name").to_owned(),
-            field => object.text(&format!("/{}", field.replace('.', "/"))).to_owned(),
+            "reportingController" => object.text("/reportingComponent").to_owned(),
+            field => {
+                let stored = field.replace("regarding.", "involvedObject.").replace('.', "/");
+                object.text(&format!("/{stored}")).to_owned()
+            }
         };
         FIELDS.iter().map(|field| (*field, value(field))).collect()
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::apps::workload;
 use crate::check::{Errors, selects};
+use crate::core::pod::warnings;
 use crate::table_format::{containers, labels};
 use crate::value::{Access, Fill, is_zero};
 use crate::{Strategy, row};
@@ -47,6 +48,10 @@ impl Strategy for ReplicationControllers {
         let counts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
         workload::status_counts(&mut errors, new, &counts);
         errors.into_vec()
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of_spec("spec.template.spec", new.at("/spec/template/spec"))
     }
 
     fn has_generation(&self) -> bool {

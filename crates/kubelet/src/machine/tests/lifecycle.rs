@@ -218,10 +218,10 @@ fn volumes_that_fail_are_tried_again() {
     pod.listed();
     pod.transcript();
     pod.step(Event::Volumes(Err(vec![("v".into(), "configmap \"m\" not found".into())])));
-    assert_eq!(pod.sleep(), 10);
+    assert_eq!(pod.sleep(), 0, "half a second");
     expect![[r#"
         event Warning FailedMount MountVolume.SetUp failed for volume "v" : configmap "m" not found
-        -- +10s
+        -- +0s
         mount
     "#]]
     .assert_eq(&pod.transcript());

@@ -4,6 +4,7 @@ pub mod cells;
 pub mod defaults;
 pub mod quality;
 pub mod validate;
+pub mod warnings;
 
 use jiff::Timestamp;
 use machinery::FieldError;
@@ -113,6 +114,10 @@ impl Strategy for Pods {
             _ => {}
         }
         errors.into_vec()
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of_spec("spec", new.at("/spec"))
     }
 
     fn has_generation(&self) -> bool {

@@ -40,10 +40,8 @@ pub fn all(errors: &mut Errors, path: &str, spec: &Value) {
 
 fn source(errors: &mut Errors, path: &str, kind: &str, source: &Value) {
     match kind {
-        "emptyDir" => {
-            if source.has("/sizeLimit") {
-                errors.quantity(&format!("{path}.sizeLimit"), source.at("/sizeLimit"));
-            }
+        "emptyDir" if source.has("/sizeLimit") => {
+            errors.quantity(&format!("{path}.sizeLimit"), source.at("/sizeLimit"));
         }
         "hostPath" => {
             let target = source.text("/path");
