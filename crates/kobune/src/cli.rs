@@ -56,31 +56,31 @@ enum Command {
 #[derive(Args, Clone, Debug, Default)]
 pub struct Common {
     /// The configuration file (YAML).
-    #[arg(long, value_name = "FILE", env = "KOBUNE_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "KOBUNE_CONFIG")]
     pub config: Option<PathBuf>,
     /// Everything on disk stands under this directory [default: /var/lib/kobune].
-    #[arg(long, value_name = "DIR", env = "KOBUNE_DATA_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "KOBUNE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where the administrator's kubeconfig is written [default: DATA_DIR/kubeconfig].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Where the API server listens [default: 0.0.0.0:6443].
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     pub listen: Option<SocketAddr>,
     /// The range of pod addresses [default: 10.42.0.0/16].
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, global = true, value_name = "CIDR")]
     pub cluster_cidr: Option<IpNet>,
     /// The range of Service addresses [default: 10.43.0.0/16].
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, global = true, value_name = "CIDR")]
     pub service_cidr: Option<IpNet>,
     /// This node's name [default: the host name].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub node_name: Option<String>,
     /// This node's address [default: the one of the default route].
-    #[arg(long, value_name = "IP")]
+    #[arg(long, global = true, value_name = "IP")]
     pub node_ip: Option<std::net::IpAddr>,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter [default: warn].
-    #[arg(long, value_name = "FILTER", env = "KOBUNE_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", env = "KOBUNE_LOG")]
     pub log: Option<String>,
 }
 
