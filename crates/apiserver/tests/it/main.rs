@@ -5,4 +5,5 @@ mod basics;
 mod coverage;
 mod deletes;
 mod http;
+mod kubectl;
 mod watches;
