@@ -1,5 +1,6 @@
 //! The API through the real pipeline.
 
+mod access;
 mod apply;
 mod basics;
 mod coverage;
