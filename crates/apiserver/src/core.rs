@@ -27,8 +27,6 @@ pub struct Core {
     pub authorizer: Arc<dyn Authorizer>,
     /// Set once after the server was built: plugins need a client of it.
     pub admission: OnceLock<Arc<admission::Chain>>,
-    /// Judges writes of roles and bindings; set once, when it follows the server's own objects.
-    pub rbac: OnceLock<Arc<auth::Rbac>>,
     pub computations: Computations,
     pub connectors: Connectors,
     pub tokens: Arc<dyn Tokens>,

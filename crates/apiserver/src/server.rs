@@ -45,7 +45,6 @@ impl Server {
             authenticator: config.authenticator,
             authorizer: config.authorizer,
             admission: OnceLock::new(),
-            rbac: OnceLock::new(),
             computations: computed::builtin(),
             connectors: Connectors { dialer: config.dialer, kubelet_tls: config.kubelet_tls },
             tokens: config.tokens,
@@ -66,14 +65,6 @@ impl Server {
     pub fn set_admission(&self, chain: Arc<admission::Chain>) {
         if self.core.admission.set(chain).is_err() {
             tracing::warn!("the admission chain was set twice; the first one stays");
-        }
-    }
-
-    /// Sets what judges writes of roles and bindings, so that nobody hands out more than they hold. Only the first call
-    /// counts; until then such writes are only authorized.
-    pub fn set_rbac(&self, rbac: Arc<auth::Rbac>) {
-        if self.core.rbac.set(rbac).is_err() {
-            tracing::warn!("the judge of roles was set twice; the first one stays");
         }
     }
 

@@ -4,7 +4,6 @@
 
 mod access_review;
 mod binding;
-pub mod escalation;
 mod eviction;
 mod token_request;
 mod token_review;

@@ -12,7 +12,6 @@ use super::admit::Change;
 use super::body::Problems;
 use super::{Call, Write, meta};
 use crate::cache::store_status;
-use crate::computed::escalation;
 use crate::core::Core;
 
 /// How often a generated name that is taken is drawn again, as upstream.
@@ -93,7 +92,6 @@ impl Core {
         self.prepare_create(call, value);
         self.track(call, value, None, write);
         self.check_create(call, name, value)?;
-        escalation::check(self, call, value, None)?;
         self.validate(call, Change { name, new: Some(value), old: None, dry_run }).await
     }
 

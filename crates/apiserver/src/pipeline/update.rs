@@ -12,7 +12,6 @@ use super::admit::Change;
 use super::body::Problems;
 use super::{Call, Write, meta};
 use crate::cache::store_status;
-use crate::computed::escalation;
 use crate::core::Core;
 
 /// How often a change that lost a race is made again on the new state.
@@ -114,7 +113,6 @@ impl Core {
         self.prepare_update(call, new, old);
         self.track(call, new, Some(old), write);
         self.check_update(call, new, old)?;
-        escalation::check(self, call, new, Some(old))?;
         self.validate(call, Change { name, new: Some(new), old: Some(old), dry_run }).await
     }
 
