@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use auth::User;
 use client::{Client, Patch, Target, WriteOptions};
+use futures::StreamExt;
 use machinery::Status;
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::core::Core;
 use crate::transport::InProcess;
 
 const MANAGER: &str = "kube-apiserver";
+const WRITES_AT_ONCE: usize = 64;
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// What is done when an object exists already.
@@ -28,18 +30,28 @@ enum Existing {
 pub async fn ensure(core: &Arc<Core>, facts: &ClusterFacts) -> Result<(), Status> {
     let user = User::system_masters("system:apiserver");
     let client = Client::new(Arc::new(InProcess::new(core.clone(), user)));
-    for name in NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        ensure_one(core, &client, namespace, Existing::Keep).await?;
-    }
-    for object in auth::bootstrap_objects() {
-        ensure_one(core, &client, object, Existing::Reconcile).await?;
-    }
-    for object in priority_classes().into_iter().chain(flow_control()) {
-        ensure_one(core, &client, object, Existing::Keep).await?;
-    }
-    for object in kubernetes_service(facts) {
-        ensure_one(core, &client, object, Existing::Reconcile).await?;
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    ensure_all(core, &client, NAMESPACES.map(namespace).into(), Existing::Keep).await?;
+    let kept = priority_classes().into_iter().chain(flow_control()).collect();
+    let reconciled = auth::bootstrap_objects().into_iter().chain(kubernetes_service(facts)).collect();
+    tokio::try_join!(
+        ensure_all(core, &client, kept, Existing::Keep),
+        ensure_all(core, &client, reconciled, Existing::Reconcile),
+    )
+    .map(drop)
+}
+
+/// Writes many at the same time, so that the store commits them together.
+async fn ensure_all(
+    core: &Core,
+    client: &Client,
+    objects: Vec<Value>,
+    existing: Existing,
+) -> Result<(), Status> {
+    let writes = objects.into_iter().map(|object| ensure_one(core, client, object, existing));
+    let mut writes = futures::stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
+    while let Some(written) = writes.next().await {
+        written?;
     }
     Ok(())
 }

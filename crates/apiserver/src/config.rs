@@ -95,31 +95,6 @@ pub trait Tokens: Send + Sync {
     fn keys(&self) -> Option<Value>;
 }
 
-/// The tokens of the `auth` crate.
-pub struct ServiceAccounts {
-    pub tokens: Arc<auth::token::ServiceAccountTokens>,
-    pub authentication: Arc<auth::Authentication>,
-}
-
-#[async_trait]
-impl Tokens for ServiceAccounts {
-    async fn create(&self, namespace: &str, name: &str, request: &Value) -> Result<Value, Status> {
-        self.tokens.create(namespace, name, request).await
-    }
-
-    async fn review(&self, request: &Value) -> Value {
-        self.authentication.review(request).await
-    }
-
-    fn discovery(&self) -> Option<Value> {
-        Some(self.tokens.discovery())
-    }
-
-    fn keys(&self) -> Option<Value> {
-        Some(self.tokens.jwks())
-    }
-}
-
 /// A server without service-account tokens.
 pub struct NoTokens;
 

@@ -14,6 +14,7 @@ use crate::config::{Facts, Tokens};
 use crate::connect::Connectors;
 use crate::discovery::health::Health;
 use crate::fairness::Fairness;
+use crate::leases::Leases;
 use crate::metrics::Metrics;
 
 /// The shared state of the API server.
@@ -30,6 +31,7 @@ pub struct Core {
     pub connectors: Connectors,
     pub tokens: Arc<dyn Tokens>,
     pub fairness: Fairness,
+    pub leases: Leases,
     pub metrics: Metrics,
     pub health: Health,
     pub facts: Facts,

@@ -12,6 +12,7 @@ mod core;
 mod discovery;
 mod fairness;
 mod http;
+mod leases;
 mod metrics;
 mod pipeline;
 mod request;
@@ -19,7 +20,7 @@ mod selection;
 mod server;
 mod transport;
 
-pub use config::{ClusterFacts, Config, Facts, NoTokens, ServiceAccounts, Tokens};
+pub use config::{ClusterFacts, Config, Facts, NoTokens, Tokens};
 pub use connect::{Connection, Dialer, TcpDialer};
 pub use core::Core;
 pub use discovery::health::Check;

@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::discovery::health::{Check, Health};
 use crate::fairness::Fairness;
 use crate::http::listener;
+use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::transport::InProcess;
 
@@ -48,6 +49,7 @@ impl Server {
             connectors: Connectors { dialer: config.dialer, kubelet_tls: config.kubelet_tls },
             tokens: config.tokens,
             fairness: Fairness::default(),
+            leases: Leases::default(),
             metrics: Metrics::default(),
             health: Health::default(),
             facts: config.facts,

@@ -115,6 +115,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// How long after its last write an object is removed by itself; `None`: never.
+    fn time_to_live(&self) -> Option<std::time::Duration> {
+        None
+    }
+
     /// Whether deletes orphan dependents when the caller does not say (`Orphan`), or collect them in the background.
     fn orphans_by_default(&self) -> bool {
         false

@@ -27,7 +27,8 @@ impl TestServer {
         let authorities = [authority.certificate().clone()];
         let identity = ServingIdentity::new(&serving).expect("the key is one of ours");
         let tls = server_config(identity, &authorities).expect("the certificates are ours");
-        let known = auth::X509Authenticator::new(&authorities, self.env.clone()).expect("the authority is ours");
+        let known =
+            auth::X509Authenticator::new(&authorities, self.env.clone()).expect("the authority is ours");
         assert!(self.users.by_certificate.set(known).is_ok(), "https() is called once");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let address = listener.local_addr().expect("the listener is bound");

@@ -14,7 +14,7 @@ use super::{Change, Delivery, Entry, EventKind};
 use crate::selection::Selection;
 
 /// How many changes are kept for watches that resume.
-const HISTORY_MAX: usize = 2048;
+const HISTORY_MAX: usize = 1024;
 /// How many events may wait for a watcher before it is dropped.
 const WATCHER_BUFFER: usize = 4096;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use client::WriteOptions;
 use machinery::{Object, Status, object};
+use resources::metadata;
 use serde_json::{Value, json};
 use store::{Compare, Op, Outcome};
 
@@ -106,7 +107,8 @@ impl Core {
         let body = object::encode(value);
         let key: Arc<str> = call.key(name).into();
         let compare = vec![Compare { key: key.clone(), mod_revision: 0 }];
-        let ops = vec![Op::Put { key, value: body.clone(), lease: None }];
+        let lease = self.lease(call).await?;
+        let ops = vec![Op::Put { key, value: body.clone(), lease }];
         match self.cache.store().txn(compare, ops).await.map_err(|error| store_status(&error))? {
             Outcome::Committed(revision) => {
                 Object::from_stored(body, revision).map(Arc::new).map_err(Status::internal)
@@ -129,7 +131,8 @@ impl Core {
 
     fn check_create(&self, call: &Call, name: &str, value: &Value) -> Result<(), Status> {
         let row = &call.row;
-        let mut errors = meta::validate(row, value);
+        let mut errors =
+            metadata::validate(value, row.is_namespaced(), &|name| row.strategy.validate_name(name));
         errors.extend(row.strategy.validate_create(value));
         if !errors.is_empty() {
             return Err(Status::invalid(&row.group, &row.kind, name, &errors));

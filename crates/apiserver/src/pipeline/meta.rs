@@ -1,11 +1,10 @@
 //! `metadata`: what the system sets, what users cannot change, what is checked. Pure.
 
 use env::jiff::Timestamp;
-use machinery::{FieldError, Status};
+use machinery::Status;
 use resources::Resource;
 use serde_json::{Map, Value, json};
 
-const ANNOTATIONS_MAX: usize = 256 * 1024;
 /// The longest generated part before the random suffix, so that the name fits a label.
 const GENERATE_BASE_MAX: usize = 58;
 
@@ -105,111 +104,8 @@ pub fn carry_over(new: &mut Value, old: &Value) {
     }
 }
 
-/// Upstream's `ValidateObjectMeta`.
-pub fn validate(row: &Resource, value: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let name = text(value, "name");
-    if name.is_empty() {
-        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
-    } else if let Err(reason) = row.strategy.validate_name(name) {
-        errors.push(FieldError::invalid("metadata.name", name, reason));
-    }
-    if row.is_namespaced() && text(value, "namespace").is_empty() {
-        errors.push(FieldError::required("metadata.namespace", ""));
-    }
-    let metadata = value.get("metadata");
-    labels(metadata, &mut errors);
-    annotations(metadata, &mut errors);
-    owners(metadata, &mut errors);
-    finalizers(metadata, &mut errors);
-    errors
-}
-
-/// Upstream's `ValidateObjectMetaUpdate`, as far as [`carry_over`] leaves anything to check.
-pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
-    if text(old, "deletionTimestamp").is_empty() {
-        return Vec::new();
-    }
-    let before = list_of_texts(old, "finalizers");
-    let added: Vec<_> = list_of_texts(new, "finalizers")
-        .into_iter()
-        .filter(|finalizer| !before.contains(finalizer))
-        .collect();
-    if added.is_empty() {
-        return Vec::new();
-    }
-    let detail = format!(
-        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-        added.iter().map(|finalizer| format!("{finalizer:?}")).collect::<Vec<_>>().join(", ")
-    );
-    vec![FieldError::forbidden("metadata.finalizers", &detail)]
-}
-
 /// A list of texts in `metadata`.
 pub fn list_of_texts(value: &Value, field: &str) -> Vec<String> {
     let list = value.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn labels(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let Some(labels) = metadata.and_then(|metadata| metadata.get("labels")).and_then(Value::as_object) else {
-        return;
-    };
-    for (key, value) in labels {
-        if let Err(reason) = machinery::selector::validate_label_key(key) {
-            errors.push(FieldError::invalid("metadata.labels", key, reason));
-        }
-        let value = value.as_str().unwrap_or_default();
-        if let Err(reason) = machinery::selector::validate_label_value(value) {
-            errors.push(FieldError::invalid("metadata.labels", value, reason));
-        }
-    }
-}
-
-fn annotations(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let annotations = metadata.and_then(|metadata| metadata.get("annotations")).and_then(Value::as_object);
-    let Some(annotations) = annotations else { return };
-    let mut size = 0;
-    for (key, value) in annotations {
-        size += key.len() + value.as_str().map_or(0, str::len);
-        if let Err(reason) = machinery::selector::validate_label_key(&key.to_lowercase()) {
-            errors.push(FieldError::invalid("metadata.annotations", key, reason));
-        }
-    }
-    if size > ANNOTATIONS_MAX {
-        errors.push(FieldError::too_long("metadata.annotations", ANNOTATIONS_MAX));
-    }
-}
-
-fn owners(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let owners = metadata.and_then(|metadata| metadata.get("ownerReferences")).and_then(Value::as_array);
-    let mut controllers = 0;
-    for (index, owner) in owners.into_iter().flatten().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                let path = format!("metadata.ownerReferences[{index}].{field}");
-                errors.push(FieldError::invalid(path, "", "must not be empty"));
-            }
-        }
-        controllers += usize::from(owner.get("controller").and_then(Value::as_bool).unwrap_or(false));
-    }
-    if controllers > 1 {
-        let detail = "Only one reference can have Controller set to true";
-        errors.push(FieldError::invalid("metadata.ownerReferences", "", detail));
-    }
-}
-
-fn finalizers(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let finalizers = metadata.and_then(|metadata| metadata.get("finalizers")).and_then(Value::as_array);
-    let texts: Vec<_> = finalizers.into_iter().flatten().filter_map(Value::as_str).collect();
-    if texts.contains(&"orphan") && texts.contains(&"foregroundDeletion") {
-        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(FieldError::invalid("metadata.finalizers", texts, detail));
-        return;
-    }
-    for (index, text) in texts.iter().enumerate() {
-        if let Err(reason) = machinery::selector::validate_label_key(text) {
-            errors.push(FieldError::invalid(format!("metadata.finalizers[{index}]"), text, reason));
-        }
-    }
 }

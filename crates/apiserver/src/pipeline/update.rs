@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use client::WriteOptions;
 use machinery::{Object, Status, object};
+use resources::metadata;
 use serde_json::{Value, json};
 use store::{Compare, Op, Outcome};
 
@@ -167,8 +168,16 @@ impl Core {
     pub(super) async fn put(&self, call: &Call, old: &Object, body: bytes::Bytes) -> Result<Outcome, Status> {
         let key: Arc<str> = call.key(&old.meta().name).into();
         let compare = vec![Compare { key: key.clone(), mod_revision: old.revision() }];
-        let ops = vec![Op::Put { key, value: body, lease: None }];
+        let lease = self.lease(call).await?;
+        let ops = vec![Op::Put { key, value: body, lease }];
         self.cache.store().txn(compare, ops).await.map_err(|error| store_status(&error))
+    }
+
+    /// The lease of objects that expire by themselves.
+    pub(super) async fn lease(&self, call: &Call) -> Result<Option<store::LeaseId>, Status> {
+        let Some(time_to_live) = call.row.strategy.time_to_live() else { return Ok(None) };
+        let lease = self.leases.take(&**self.cache.store(), time_to_live).await;
+        lease.map(Some).map_err(|error| store_status(&error))
     }
 
     /// Removes the stored object if nobody wrote since `old`.
@@ -203,8 +212,9 @@ impl Core {
 
     fn check_update(&self, call: &Call, new: &Value, old: &Value) -> Result<(), Status> {
         let row = &call.row;
-        let mut errors = meta::validate(row, new);
-        errors.extend(meta::validate_update(new, old));
+        let mut errors =
+            metadata::validate(new, row.is_namespaced(), &|name| row.strategy.validate_name(name));
+        errors.extend(metadata::validate_update(new, old));
         errors.extend(match call.target.subresource.as_str() {
             "" | "scale" => row.strategy.validate_update(new, old),
             "status" => row.strategy.validate_status_update(new, old),

@@ -44,7 +44,7 @@ async fn who_set_what_is_noted() {
     let entry = made.value()["metadata"]["managedFields"][0].clone();
     assert_eq!(entry["manager"], "admin");
     assert_eq!(entry["operation"], "Update");
-    assert_eq!(entry["fieldsV1"], json!({"f:data": {".": {}, "f:a": {}}}));
+    assert_eq!(entry["fieldsV1"]["f:data"]["f:a"], json!({}));
 }
 
 #[tokio::test]
@@ -64,9 +64,15 @@ async fn a_json_patch_and_a_strategic_merge() {
     let made = deployments.create(&body).await.unwrap();
     assert_eq!(made.value()["spec"]["replicas"], 1, "defaults are filled in");
     assert_eq!(made.value()["metadata"]["generation"], 1);
-    let strategic = json!({"spec": {"template": {"spec": {"containers": [{"name": "b", "image": "three"}]}}}});
+    let strategic =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "b", "image": "three"}]}}}});
     let patched = deployments.patch("web", Patch::StrategicMerge(strategic)).await.unwrap().value();
-    let images: Vec<_> = patched["spec"]["template"]["spec"]["containers"].as_array().unwrap().iter().map(|c| &c["image"]).collect();
+    let images: Vec<_> = patched["spec"]["template"]["spec"]["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["image"])
+        .collect();
     assert_eq!(images, ["one", "three"]);
     assert_eq!(patched["metadata"]["generation"], 2);
     let operations = json!([{"op": "replace", "path": "/spec/replicas", "value": 3}]);

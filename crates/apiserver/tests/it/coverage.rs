@@ -34,7 +34,13 @@ fn target(row: &Resource, name: &str, subresource: &str) -> Target {
 }
 
 /// Does `verb` and gives what went wrong, if anything.
-async fn attempt(transport: &Arc<dyn Transport>, verb: &str, target: &Target, body: Value, dry_run: bool) -> Result<(), Status> {
+async fn attempt(
+    transport: &Arc<dyn Transport>,
+    verb: &str,
+    target: &Target,
+    body: Value,
+    dry_run: bool,
+) -> Result<(), Status> {
     let write = WriteOptions { dry_run, ..WriteOptions::default() };
     let mut delete = DeleteOptions::default();
     if dry_run {

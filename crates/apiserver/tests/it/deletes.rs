@@ -25,10 +25,15 @@ async fn a_finalizer_holds_the_object_until_it_is_removed() {
     // A second delete changes nothing.
     let again = maps.delete("held", &DeleteOptions::default()).await.unwrap();
     assert!(matches!(&again, Deleted::Later(object) if object.revision() == marked.revision()));
-    let added = maps.patch("held", Patch::Merge(json!({"metadata": {"finalizers": ["example.com/a", "example.com/b"]}}))).await;
+    let added = maps
+        .patch("held", Patch::Merge(json!({"metadata": {"finalizers": ["example.com/a", "example.com/b"]}})))
+        .await;
     let refused = added.unwrap_err();
     assert_eq!(refused.code, 422);
-    assert!(refused.message.contains("no new finalizers can be added if the object is being deleted"), "{refused}");
+    assert!(
+        refused.message.contains("no new finalizers can be added if the object is being deleted"),
+        "{refused}"
+    );
     maps.patch("held", Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
     assert!(maps.find("held").await.unwrap().is_none());
 }
@@ -41,7 +46,9 @@ async fn propagation_becomes_a_finalizer() {
         [("f", Propagation::Foreground, "foregroundDeletion"), ("o", Propagation::Orphan, "orphan")]
     {
         maps.create(&config_map(name, &[])).await.unwrap();
-        let Deleted::Later(object) = maps.delete(name, &policy(propagation)).await.unwrap() else { panic!("{name}") };
+        let Deleted::Later(object) = maps.delete(name, &policy(propagation)).await.unwrap() else {
+            panic!("{name}")
+        };
         assert_eq!(object.meta().finalizers, [finalizer]);
     }
     maps.create(&config_map("b", &[])).await.unwrap();
@@ -94,7 +101,9 @@ async fn a_scheduled_pod_waits_for_its_kubelet() {
     };
     assert_eq!(marked.value()["metadata"]["deletionGracePeriodSeconds"], 30);
     let shorter = DeleteOptions { grace_period_seconds: Some(5), ..DeleteOptions::default() };
-    let Deleted::Later(shortened) = pods.delete("web", &shorter).await.unwrap() else { panic!("5 s are left") };
+    let Deleted::Later(shortened) = pods.delete("web", &shorter).await.unwrap() else {
+        panic!("5 s are left")
+    };
     assert_eq!(shortened.value()["metadata"]["deletionGracePeriodSeconds"], 5);
     let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
     assert!(matches!(pods.delete("web", &now).await.unwrap(), Deleted::Now(_)));

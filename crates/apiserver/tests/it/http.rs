@@ -29,7 +29,8 @@ async fn post(http: &Http, path: &str, content_type: &str, body: impl Into<Bytes
 }
 
 fn map(name: &str) -> String {
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}}).to_string()
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
+        .to_string()
 }
 
 #[tokio::test]
@@ -54,9 +55,13 @@ async fn bad_input_gets_a_status_that_says_so() {
     let elsewhere = r#"{"metadata":{"name":"a","namespace":"other"}}"#;
     let (code, _, message) = refused(post(&admin, MAPS, json, elsewhere).await);
     assert_eq!(code, 400);
-    assert_eq!(message, "the namespace of the provided object does not match the namespace sent on the request");
+    assert_eq!(
+        message,
+        "the namespace of the provided object does not match the namespace sent on the request"
+    );
     let unknown = r#"{"metadata":{"name":"a"},"foo":1}"#;
-    let (code, _, message) = refused(post(&admin, &format!("{MAPS}?fieldValidation=Strict"), json, unknown).await);
+    let (code, _, message) =
+        refused(post(&admin, &format!("{MAPS}?fieldValidation=Strict"), json, unknown).await);
     assert_eq!(code, 400);
     assert!(message.ends_with("strict decoding error: unknown field \"foo\""), "{message}");
     let (code, _, _) = refused(post(&admin, &format!("{MAPS}?dryRun=Some"), json, map("a")).await);
@@ -70,7 +75,10 @@ async fn bad_input_gets_a_status_that_says_so() {
     let not_acceptable = get(&admin, MAPS, "text/html").await.unwrap_err();
     assert_eq!((not_acceptable.code, not_acceptable.reason.as_str()), (406, "NotAcceptable"));
     let nowhere = get(&admin, "/apis/example.com/v1/things", json).await.unwrap_err();
-    assert_eq!((nowhere.code, nowhere.message.as_str()), (404, "the server could not find the requested resource"));
+    assert_eq!(
+        (nowhere.code, nowhere.message.as_str()),
+        (404, "the server could not find the requested resource")
+    );
 }
 
 #[tokio::test]
@@ -78,7 +86,8 @@ async fn unknown_fields_are_warned_of() {
     let (_test, _https, admin) = start().await;
     let body = r#"{"metadata":{"name":"a"},"foo":1,"data":{"a":"1","a":"2"}}"#;
     let answer = admin.send(Method::POST, MAPS, &JSON, Bytes::from_static(body.as_bytes())).await.unwrap();
-    let warnings: Vec<_> = answer.headers().get_all(header::WARNING).iter().map(|w| w.to_str().unwrap().to_owned()).collect();
+    let warnings: Vec<_> =
+        answer.headers().get_all(header::WARNING).iter().map(|w| w.to_str().unwrap().to_owned()).collect();
     assert_eq!(warnings, [r#"299 - "duplicate field \"data.a\"""#, r#"299 - "unknown field \"foo\"""#]);
     assert_eq!(answer.status(), 201);
 }
@@ -100,8 +109,12 @@ async fn an_object_has_the_form_that_is_asked_for() {
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["rows"][0]["cells"][0], "one");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-    assert_eq!(table["columnDefinitions"].as_array().unwrap().len(), table["rows"][0]["cells"].as_array().unwrap().len());
-    let partial = get(&admin, &path, "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io").await.unwrap();
+    assert_eq!(
+        table["columnDefinitions"].as_array().unwrap().len(),
+        table["rows"][0]["cells"].as_array().unwrap().len()
+    );
+    let partial =
+        get(&admin, &path, "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io").await.unwrap();
     let partial: Value = serde_json::from_slice(&partial).unwrap();
     assert_eq!((partial["kind"].as_str(), partial.get("data")), (Some("PartialObjectMetadata"), None));
 
@@ -116,7 +129,10 @@ async fn an_object_has_the_form_that_is_asked_for() {
 #[tokio::test]
 async fn a_watch_is_lines_of_events() {
     let (_test, _https, admin) = start().await;
-    let watch = admin.send(Method::GET, &format!("{MAPS}?watch=1&timeoutSeconds=5"), &[], Bytes::new()).await.unwrap();
+    let watch = admin
+        .send(Method::GET, &format!("{MAPS}?watch=1&timeoutSeconds=5"), &[], Bytes::new())
+        .await
+        .unwrap();
     let mut body = watch.into_body().into_data_stream();
     post(&admin, MAPS, "application/json", map("one")).await.unwrap();
     let line = body.next().await.unwrap().unwrap();
@@ -147,7 +163,9 @@ async fn an_expired_watch_says_so_in_an_event() {
 #[tokio::test]
 async fn discovery_says_what_the_table_says() {
     let (test, _https, admin) = start().await;
-    let read = async |path: &str, accept: &str| -> Value { serde_json::from_slice(&get(&admin, path, accept).await.unwrap()).unwrap() };
+    let read = async |path: &str, accept: &str| -> Value {
+        serde_json::from_slice(&get(&admin, path, accept).await.unwrap()).unwrap()
+    };
     let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let (core, others) = (read("/api", aggregated).await, read("/apis", aggregated).await);
     let mut found = Vec::new();
@@ -155,26 +173,44 @@ async fn discovery_says_what_the_table_says() {
         for version in group["versions"].as_array().unwrap() {
             for resource in version["resources"].as_array().unwrap() {
                 let kind = &resource["responseKind"];
-                found.push(format!("{}/{}/{}", kind["group"].as_str().unwrap(), kind["version"].as_str().unwrap(), resource["resource"].as_str().unwrap()));
+                found.push(format!(
+                    "{}/{}/{}",
+                    kind["group"].as_str().unwrap(),
+                    kind["version"].as_str().unwrap(),
+                    resource["resource"].as_str().unwrap()
+                ));
             }
         }
     }
     let table = test.server.table();
-    let mut expected: Vec<_> = table.rows().iter().map(|row| format!("{}/{}/{}", row.group, row.version, row.resource)).collect();
+    let mut expected: Vec<_> =
+        table.rows().iter().map(|row| format!("{}/{}/{}", row.group, row.version, row.resource)).collect();
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
     for row in table.rows() {
-        let path = if row.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}", row.api_version()) };
+        let path =
+            if row.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}", row.api_version()) };
         let document = read(&path, "application/json").await;
-        let listed = document["resources"].as_array().unwrap().iter().find(|one| one["name"] == *row.resource).unwrap();
+        let listed = document["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["name"] == *row.resource)
+            .unwrap();
         assert_eq!(listed["verbs"], json!(row.verbs), "{path}");
     }
     assert_eq!(read("/version", "").await["gitVersion"], "v1.36.0+kobune");
     assert_eq!(&get(&admin, "/readyz", "").await.unwrap()[..], b"ok");
     let verbose = get(&admin, "/livez?verbose", "").await.unwrap();
     assert!(verbose.ends_with(b"livez check passed\n"));
-    assert!(get(&admin, "/metrics", "").await.unwrap().windows(23).any(|bytes| bytes == b"apiserver_request_total"));
+    assert!(
+        get(&admin, "/metrics", "")
+            .await
+            .unwrap()
+            .windows(23)
+            .any(|bytes| bytes == b"apiserver_request_total")
+    );
     let index = read("/openapi/v3", "").await;
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     let document = read(url, "").await;

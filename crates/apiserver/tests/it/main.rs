@@ -1,8 +1,10 @@
 //! The API through the real pipeline.
 
+mod access;
 mod apply;
 mod basics;
 mod coverage;
 mod deletes;
 mod http;
+mod kubectl;
 mod watches;

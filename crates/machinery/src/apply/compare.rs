@@ -3,8 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::{FieldSet, PathElement};
+use crate::decode::zero_of;
 use crate::patch::strategic::{element_node, field_node};
-use crate::schema::{ListType, Node, Schema, Shape};
+use crate::schema::{ListType, Node, Schema, Shape, Zero};
 
 /// How server-side apply sees a value.
 pub enum Granularity {
@@ -118,14 +119,15 @@ pub fn difference(schema: &Schema, node: &Node, old: &Value, new: &Value) -> Dif
             for (name, new_value) in new {
                 let child = match old.get(name) {
                     Some(old_value) => difference_of_field(schema, node, name, old_value, new_value),
-                    None => {
-                        Difference { changed: field(schema, node, name, new_value), ..Difference::default() }
-                    }
+                    None => Difference {
+                        changed: added(schema, field_node(schema, node, name), new_value),
+                        ..Difference::default()
+                    },
                 };
                 difference.insert(PathElement::Field(name.clone()), child);
             }
             for (name, value) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
-                let removed = field(schema, node, name, value);
+                let removed = whole(schema, field_node(schema, node, name), value);
                 difference.insert(
                     PathElement::Field(name.clone()),
                     Difference { removed, ..Difference::default() },
@@ -145,6 +147,30 @@ pub fn difference(schema: &Schema, node: &Node, old: &Value, new: &Value) -> Dif
     difference
 }
 
+/// All fields of a value that came or went as a whole: what holds them came or went too.
+fn whole(schema: &Schema, node: &Node, value: &Value) -> FieldSet {
+    fn hold(set: &mut FieldSet) {
+        set.member = true;
+        set.children.values_mut().for_each(hold);
+    }
+    let mut set = fields(schema, node, value);
+    hold(&mut set);
+    set
+}
+
+/// What a field adds that was absent. Of fields that Go always writes the zero value was there before.
+fn added(schema: &Schema, node: &Node, value: &Value) -> FieldSet {
+    if node.zero != Zero::Written || schema.is_atomic(node) {
+        return whole(schema, node, value);
+    }
+    let zero = match value {
+        Value::Object(_) => Value::Object(Map::new()),
+        Value::Array(_) => Value::Array(Vec::new()),
+        _ => zero_of(schema, node).unwrap_or_default(),
+    };
+    difference(schema, node, &zero, value).changed
+}
+
 fn difference_of_field(schema: &Schema, node: &Node, name: &str, old: &Value, new: &Value) -> Difference {
     let mut child = difference(schema, field_node(schema, node, name), old, new);
     // An object that became empty (or stopped being so) is itself the field that changed.
@@ -158,22 +184,20 @@ fn compare_lists(schema: &Schema, node: &Node, old: &[Value], new: &[Value], dif
     let identified = |item| Some((identity(schema, node, item)?, item));
     let old: Vec<(PathElement, &Value)> = old.iter().filter_map(identified).collect();
     let new: Vec<(PathElement, &Value)> = new.iter().filter_map(identified).collect();
-    let whole = |item: &Value| {
-        let mut set = fields(schema, element, item);
-        set.member = true;
-        set
-    };
     for (id, item) in &new {
         let child = match old.iter().find(|(other, _)| other == id) {
             Some((_, before)) if matches!(node.list_type, ListType::Map) => {
                 self::difference(schema, element, before, item)
             }
             Some(_) => Difference::default(),
-            None => Difference { changed: whole(item), ..Difference::default() },
+            None => Difference { changed: whole(schema, element, item), ..Difference::default() },
         };
         difference.insert(id.clone(), child);
     }
     for (id, item) in old.iter().filter(|(id, _)| !new.iter().any(|(other, _)| other == id)) {
-        difference.insert(id.clone(), Difference { removed: whole(item), ..Difference::default() });
+        difference.insert(
+            id.clone(),
+            Difference { removed: whole(schema, element, item), ..Difference::default() },
+        );
     }
 }

@@ -237,7 +237,7 @@ fn a_write_of_ones_own_fields_keeps_the_entries_as_they_are() {
     let mut removed = second.clone();
     removed["status"]["conditions"] = json!([]);
     track_update(kind(), Some(&second), &mut removed, &later);
-    assert_eq!(owned(&removed, "controller"), [".status.readyReplicas"]);
+    assert_eq!(owned(&removed, "controller"), [".status.conditions", ".status.readyReplicas"]);
     let mut stolen = second.clone();
     stolen["status"]["readyReplicas"] = json!(7);
     track_update(kind(), Some(&second), &mut stolen, &writer("thief"));
@@ -331,7 +331,8 @@ mod laws {
             let result = crate::patch::strategic(kind().schema, kind().node, &a, &patch).unwrap();
             let fields = |value| compare::fields(kind().schema, kind().node, value);
             prop_assert_eq!(fields(&result), fields(&b), "{}", patch);
-            prop_assert!(compare::difference(kind().schema, kind().node, &result, &b).is_empty());
+            let rest = compare::difference(kind().schema, kind().node, &result, &b);
+            prop_assert!(rest.changed.is_empty() && rest.removed.is_empty());
         }
 
         #[test]
@@ -342,4 +343,62 @@ mod laws {
             prop_assert_eq!(crate::patch::merge_patch(&result, &patch), b, "twice is once");
         }
     }
+}
+
+#[test]
+fn an_update_owns_what_holds_the_fields_it_adds() {
+    let mut created = deployment(
+        json!({"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "template": {
+            "metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80}], "resources": {}}]},
+        }}),
+    );
+    track_update(kind(), None, &mut created, &writer("me"));
+    let fields = &created["metadata"]["managedFields"][0]["fieldsV1"];
+    expect![[r#"
+        {
+          "f:spec": {
+            "f:strategy": {
+              "f:rollingUpdate": {
+                ".": {},
+                "f:maxSurge": {}
+              },
+              "f:type": {}
+            },
+            "f:template": {
+              "f:metadata": {
+                "f:labels": {
+                  ".": {},
+                  "f:a": {}
+                }
+              },
+              "f:spec": {
+                "f:containers": {
+                  "k:{\"name\":\"c\"}": {
+                    ".": {},
+                    "f:name": {},
+                    "f:ports": {
+                      ".": {},
+                      "k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {
+                        ".": {},
+                        "f:containerPort": {}
+                      }
+                    },
+                    "f:resources": {}
+                  }
+                }
+              }
+            }
+          }
+        }"#]]
+    .assert_eq(&format!("{fields:#}"));
+    let mut gone = created.clone();
+    gone["spec"]["template"].as_object_mut().unwrap().remove("metadata");
+    gone["spec"].as_object_mut().unwrap().remove("strategy");
+    track_update(kind(), Some(&created), &mut gone, &writer("other"));
+    assert!(
+        owned(&gone, "me").iter().all(|path| path.starts_with(".spec.template.spec")),
+        "{:?}",
+        owned(&gone, "me")
+    );
 }

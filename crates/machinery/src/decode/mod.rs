@@ -9,6 +9,7 @@ mod json;
 mod path;
 
 pub use check::{TypeError, check_types, prune};
+pub(crate) use fill::zero_of;
 pub use fill::{default_fields, write_zero_fields};
 pub use json::{Decoded, JsonError, Limits, decode_json};
 

@@ -9,6 +9,9 @@ use crate::table_format::age;
 use crate::value::{Access, Fill, is_zero};
 use crate::{Context, Strategy, row};
 
+/// Upstream's `--event-ttl`.
+const TIME_TO_LIVE: std::time::Duration = std::time::Duration::from_secs(3600);
+
 const FIELDS: [&str; 19] = [
     "involvedObject.kind",
     "involvedObject.namespace",
@@ -48,6 +51,10 @@ pub struct Events {
 }
 
 impl Strategy for Events {
+    fn time_to_live(&self) -> Option<std::time::Duration> {
+        Some(TIME_TO_LIVE)
+    }
+
     fn prepare_create(&self, _context: &Context, _object: &mut Value) {}
 
     fn prepare_update(&self, _context: &Context, _new: &mut Value, _old: &Value) {}
