@@ -93,7 +93,9 @@ fn ports_are_forwarded() {
     let pods = cluster.wait_for_pods("run=my-nginx", 2);
     let mut command = cluster.command("1.36", "kubectl");
     let mut child = command.args(["port-forward", &pods[0].0, ":80"]).stdout(Stdio::piped()).spawn().unwrap();
-    let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    // The reader stays until the end: kubectl would die of writing to nobody.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
     let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
     for _ in 0..3 {
         assert_eq!(fetch(&format!("127.0.0.1:{port}")).unwrap(), pods[0].0);

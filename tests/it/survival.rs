@@ -65,8 +65,9 @@ fn traces() -> BTreeSet<String> {
     traces.extend(mounts.lines().filter(|line| line.contains("kobune")).map(|line| format!("mount {line}")));
     let cgroups = lines("find", &["/sys/fs/cgroup", "-maxdepth", "3", "-name", "kobune*"]);
     traces.extend(cgroups.into_iter().map(|path| format!("cgroup {path}")));
-    let processes = lines("pgrep", &["-a", "kobune"]);
-    traces.extend(processes.into_iter().map(|line| format!("process {line}")));
+    // What init has not reaped yet is no process any more.
+    let processes = lines("pgrep", &["-a", "kobune"]).into_iter().filter(|line| !line.contains("defunct"));
+    traces.extend(processes.map(|line| format!("process {line}")));
     traces
 }
 
