@@ -157,12 +157,12 @@ fn no_two_flags_of_a_command_collide() {
 async fn the_first_command_of_the_article() {
     let answers = vec![("POST", echo("ReplicationController", "v1", "my-nginx"))];
     check("run my-nginx --image=nginx --replicas=2 --port=80", answers, expect![[r#"
-        > POST /api/v1/namespaces/default/replicationcontrollers?fieldManager=kubectl-run {"apiVersion":"v1","kind":"ReplicationController","metadata":{"labels":{"run":"my-nginx"},"name":"my-nginx","namespace":"default"},"spec":{"replicas":2,"selector":{"run":"my-nginx"},"template":{"metadata":{"labels":{"run":"my-nginx"}},"spec":{"containers":[{"image":"nginx","name":"my-nginx","ports":[{"containerPort":80}]}],"restartPolicy":"Always"}}}}
+        > POST /api/v1/namespaces/default/replicationcontrollers?fieldManager=kubectl-run {"apiVersion":"v1","kind":"ReplicationController","metadata":{"labels":{"run":"my-nginx"},"name":"my-nginx"},"spec":{"replicas":2,"selector":{"run":"my-nginx"},"template":{"metadata":{"labels":{"run":"my-nginx"}},"spec":{"containers":[{"image":"nginx","name":"my-nginx","ports":[{"containerPort":80}]}],"restartPolicy":"Always"}}}}
         replicationcontroller/my-nginx created
     "#]]).await;
     let answers = vec![("POST", echo("Pod", "v1", "web"))];
     check("run web --image=nginx --env=A=b -- -c x", answers, expect![[r#"
-        > POST /api/v1/namespaces/default/pods?fieldManager=kubectl-run {"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"run":"web"},"name":"web","namespace":"default"},"spec":{"containers":[{"args":["-c","x"],"env":[{"name":"A","value":"b"}],"image":"nginx","name":"web"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always"}}
+        > POST /api/v1/namespaces/default/pods?fieldManager=kubectl-run {"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"run":"web"},"name":"web"},"spec":{"containers":[{"args":["-c","x"],"env":[{"name":"A","value":"b"}],"image":"nginx","name":"web"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always"}}
         pod/web created
     "#]]).await;
 }
@@ -354,7 +354,7 @@ async fn changes() {
     let answers = vec![("GET", Ok(controller)), ("POST", echo("Service", "v1", "my-nginx"))];
     check("expose rc my-nginx --port=80 --type=LoadBalancer", answers, expect![[r#"
         > GET /api/v1/namespaces/default/replicationcontrollers/my-nginx
-        > POST /api/v1/namespaces/default/services?fieldManager=kubectl-expose {"apiVersion":"v1","kind":"Service","metadata":{"name":"my-nginx","namespace":"default"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80}],"selector":{"run":"my-nginx"},"type":"LoadBalancer"}}
+        > POST /api/v1/namespaces/default/services?fieldManager=kubectl-expose {"apiVersion":"v1","kind":"Service","metadata":{"name":"my-nginx"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80}],"selector":{"run":"my-nginx"},"type":"LoadBalancer"}}
         service/my-nginx exposed
     "#]]).await;
     check("create ns x", vec![("POST", echo("Namespace", "v1", "x"))], expect![[r#"
@@ -365,27 +365,26 @@ async fn changes() {
         "create deployment x --image=a/b:1 --dry-run=client -o yaml",
         vec![],
         expect![[r#"
-        apiVersion: apps/v1
-        kind: Deployment
-        metadata:
-          labels:
-            app: x
-          name: x
-          namespace: default
-        spec:
-          replicas: 1
-          selector:
-            matchLabels:
-              app: x
-          template:
+            apiVersion: apps/v1
+            kind: Deployment
             metadata:
               labels:
                 app: x
+              name: x
             spec:
-              containers:
-              - image: a/b:1
-                name: b
-    "#]],
+              replicas: 1
+              selector:
+                matchLabels:
+                  app: x
+              template:
+                metadata:
+                  labels:
+                    app: x
+                spec:
+                  containers:
+                  - image: a/b:1
+                    name: b
+        "#]],
     )
     .await;
 }

@@ -114,7 +114,8 @@ async fn a_controller_from_beginning_to_end() {
         No resources found in work namespace.
         $ get nothing.example.com
         error: the server doesn't have a resource type "nothing.example.com"
-    "#]].assert_eq(&transcript(&http, lines).await);
+    "#]]
+    .assert_eq(&transcript(&http, lines).await);
 }
 
 #[tokio::test]
@@ -129,7 +130,8 @@ async fn what_the_server_has() {
         deployments           deploy       apps/v1      true         Deployment
         replicasets           rs           apps/v1      true         ReplicaSet
         statefulsets          sts          apps/v1      true         StatefulSet
-    "#]].assert_eq(&resources);
+    "#]]
+    .assert_eq(&resources);
     let page = run(&http, "explain deploy.spec.strategy").await;
     expect![[r#"
         GROUP:      apps
@@ -145,7 +147,8 @@ async fn what_the_server_has() {
           rollingUpdate	<RollingUpdateDeployment>
           type	<string>
 
-    "#]].assert_eq(&page);
+    "#]]
+    .assert_eq(&page);
     transcript(&http, "create namespace work\nrun web --image=nginx").await;
     let described = run(&http, "describe pod web").await;
     assert!(described.contains("    Image:        nginx\n"), "{described}");
