@@ -159,10 +159,12 @@ pub async fn place(session: &Session, mut object: Value) -> Result<Item, Error> 
     let found = session.discovery().await?.of(&version, &name);
     let kind =
         found.ok_or_else(|| Error::usage(format!("no matches for kind {name:?} in version {version:?}")))?;
-    if kind.namespaced {
-        object["metadata"]["namespace"] = Value::from(session.namespace.as_str());
+    let namespace = session.namespace_of(&kind).to_owned();
+    // The path says the namespace; a manifest that is only printed should name it if the user did.
+    if kind.namespaced && session.namespace_given {
+        object["metadata"]["namespace"] = Value::from(namespace.as_str());
     }
-    Ok(Item::new(kind, object))
+    Ok(Item { namespace, ..Item::new(kind, object) })
 }
 
 /// Creates an object and says so; the answer is the object as it is stored.

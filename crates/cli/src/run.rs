@@ -1,5 +1,7 @@
 //! `run`: a pod from an image, or, with `--replicas`, a replication controller of such pods.
 
+use std::io::IsTerminal;
+
 use serde_json::{Value, json};
 
 use crate::api::with_query;
@@ -229,10 +231,11 @@ impl Run {
             // Too short-lived to be attached to: what it said is in its log.
             return crate::logs::whole(session, &item).await.and_then(|()| exit(&item.object));
         }
-        if self.tty && !self.quiet {
+        let tty = self.tty && std::io::stdin().is_terminal();
+        if tty && !self.quiet {
             session.err.line("If you don't see a command prompt, try pressing enter.")?;
         }
-        let streams = Streams { stdin: self.stdin, tty: self.tty };
+        let streams = Streams { stdin: self.stdin, tty };
         exec::attach(session, &item, &self.name, streams).await?;
         if self.restart == "Always" {
             return Ok(());

@@ -1,5 +1,7 @@
 //! Whole commands against a server that answers from a script.
 
+mod server;
+
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
@@ -145,31 +147,47 @@ fn table(rows: &[&[&str]]) -> Result<Value, Status> {
     )
 }
 
+#[test]
+fn no_two_flags_of_a_command_collide() {
+    use clap::CommandFactory;
+    Line::command().debug_assert();
+}
+
 #[tokio::test]
 async fn the_first_command_of_the_article() {
     let answers = vec![("POST", echo("ReplicationController", "v1", "my-nginx"))];
     check("run my-nginx --image=nginx --replicas=2 --port=80", answers, expect![[r#"
-        > POST /api/v1/namespaces/default/replicationcontrollers?fieldManager=kubectl-run {"apiVersion":"v1","kind":"ReplicationController","metadata":{"labels":{"run":"my-nginx"},"name":"my-nginx","namespace":"default"},"spec":{"replicas":2,"selector":{"run":"my-nginx"},"template":{"metadata":{"labels":{"run":"my-nginx"}},"spec":{"containers":[{"image":"nginx","name":"my-nginx","ports":[{"containerPort":80}]}],"restartPolicy":"Always"}}}}
+        > POST /api/v1/namespaces/default/replicationcontrollers?fieldManager=kubectl-run {"apiVersion":"v1","kind":"ReplicationController","metadata":{"labels":{"run":"my-nginx"},"name":"my-nginx"},"spec":{"replicas":2,"selector":{"run":"my-nginx"},"template":{"metadata":{"labels":{"run":"my-nginx"}},"spec":{"containers":[{"image":"nginx","name":"my-nginx","ports":[{"containerPort":80}]}],"restartPolicy":"Always"}}}}
         replicationcontroller/my-nginx created
     "#]]).await;
     let answers = vec![("POST", echo("Pod", "v1", "web"))];
     check("run web --image=nginx --env=A=b -- -c x", answers, expect![[r#"
-        > POST /api/v1/namespaces/default/pods?fieldManager=kubectl-run {"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"run":"web"},"name":"web","namespace":"default"},"spec":{"containers":[{"args":["-c","x"],"env":[{"name":"A","value":"b"}],"image":"nginx","name":"web"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always"}}
+        > POST /api/v1/namespaces/default/pods?fieldManager=kubectl-run {"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"run":"web"},"name":"web"},"spec":{"containers":[{"args":["-c","x"],"env":[{"name":"A","value":"b"}],"image":"nginx","name":"web"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always"}}
         pod/web created
     "#]]).await;
 }
 
 #[tokio::test]
 async fn tables() {
-    check("get po", vec![("GET", table(&[&["web", "1/1", "Running"]]))], expect![[r#"
+    check(
+        "get po",
+        vec![("GET", table(&[&["web", "1/1", "Running"]]))],
+        expect![[r#"
         > GET /api/v1/namespaces/default/pods
         NAME   READY   STATUS
         web    1/1     Running
-    "#]]).await;
-    check("get pods -l a=b -A", vec![("GET", table(&[]))], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        "get pods -l a=b -A",
+        vec![("GET", table(&[]))],
+        expect![[r#"
         > GET /api/v1/pods?labelSelector=a%3Db
         No resources found
-    "#]]).await;
+    "#]],
+    )
+    .await;
     check(
         "get pods,svc -n x",
         vec![("GET", table(&[&["a", "b", "c"]])), ("GET", table(&[&["d", "e", "f"]]))],
@@ -185,15 +203,25 @@ async fn tables() {
     )
     .await;
     let missing = Err(Status::not_found("apps", "deployments", "web"));
-    check("get deploy/web", vec![("GET", missing)], expect![[r#"
+    check(
+        "get deploy/web",
+        vec![("GET", missing)],
+        expect![[r#"
         > GET /apis/apps/v1/namespaces/default/deployments/web
         Error from server (NotFound): deployments.apps "web" not found
         exit 1
-    "#]]).await;
-    check("get nonsense", vec![], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        "get nonsense",
+        vec![],
+        expect![[r#"
         error: the server doesn't have a resource type "nonsense"
         exit 1
-    "#]]).await;
+    "#]],
+    )
+    .await;
     check("get pods svc/x", vec![], expect![[r#"
         error: there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'
         exit 1
@@ -212,7 +240,10 @@ async fn tables() {
 #[tokio::test]
 async fn objects_in_other_formats() {
     let list = json!({"kind": "PodList", "items": [{"metadata": {"name": "a", "managedFields": []}}]});
-    check("get pods -o yaml", vec![("GET", Ok(list.clone()))], expect![[r#"
+    check(
+        "get pods -o yaml",
+        vec![("GET", Ok(list.clone()))],
+        expect![[r#"
         > GET /api/v1/namespaces/default/pods
         apiVersion: v1
         items:
@@ -223,15 +254,30 @@ async fn objects_in_other_formats() {
         kind: List
         metadata:
           resourceVersion: ""
-    "#]]).await;
-    check("get pods -o name", vec![("GET", Ok(list.clone()))], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        "get pods -o name",
+        vec![("GET", Ok(list.clone()))],
+        expect![[r#"
         > GET /api/v1/namespaces/default/pods
         pod/a
-    "#]]).await;
-    check("get pods -o jsonpath={.items[*].metadata.name}", vec![("GET", Ok(list))], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        "get pods -o jsonpath={.items[*].metadata.name}",
+        vec![("GET", Ok(list))],
+        expect![[r#"
         > GET /api/v1/namespaces/default/pods
-        a"#]]).await;
-    check("get deploy x -o json", vec![("GET", echo("Deployment", "apps/v1", "x"))], expect![[r#"
+        a"#]],
+    )
+    .await;
+    check(
+        "get deploy x -o json",
+        vec![("GET", echo("Deployment", "apps/v1", "x"))],
+        expect![[r#"
         > GET /apis/apps/v1/namespaces/default/deployments/x
         {
             "apiVersion": "apps/v1",
@@ -243,7 +289,9 @@ async fn objects_in_other_formats() {
                 "uid": "u"
             }
         }
-    "#]]).await;
+    "#]],
+    )
+    .await;
     check("get pods -o nonsense", vec![], expect![[r#"
         error: unable to match a printer suitable for the output format "nonsense", allowed formats are: custom-columns,json,jsonpath,name,wide,yaml
         exit 1
@@ -270,10 +318,15 @@ async fn deleting_waits_until_the_object_is_gone() {
     check("delete pod web --ignore-not-found", vec![("DELETE", missing())], expect![[r#"
         > DELETE /api/v1/namespaces/default/pods/web {"apiVersion":"v1","kind":"DeleteOptions","propagationPolicy":"Background"}
     "#]]).await;
-    check("delete pods", vec![], expect![[r#"
+    check(
+        "delete pods",
+        vec![],
+        expect![[r#"
         error: resource(s) were provided, but no name was specified
         exit 1
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -301,35 +354,39 @@ async fn changes() {
     let answers = vec![("GET", Ok(controller)), ("POST", echo("Service", "v1", "my-nginx"))];
     check("expose rc my-nginx --port=80 --type=LoadBalancer", answers, expect![[r#"
         > GET /api/v1/namespaces/default/replicationcontrollers/my-nginx
-        > POST /api/v1/namespaces/default/services?fieldManager=kubectl-expose {"apiVersion":"v1","kind":"Service","metadata":{"name":"my-nginx","namespace":"default"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80}],"selector":{"run":"my-nginx"},"type":"LoadBalancer"}}
+        > POST /api/v1/namespaces/default/services?fieldManager=kubectl-expose {"apiVersion":"v1","kind":"Service","metadata":{"name":"my-nginx"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80}],"selector":{"run":"my-nginx"},"type":"LoadBalancer"}}
         service/my-nginx exposed
     "#]]).await;
     check("create ns x", vec![("POST", echo("Namespace", "v1", "x"))], expect![[r#"
         > POST /api/v1/namespaces?fieldManager=kubectl-create {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"x"}}
         namespace/x created
     "#]]).await;
-    check("create deployment x --image=a/b:1 --dry-run=client -o yaml", vec![], expect![[r#"
-        apiVersion: apps/v1
-        kind: Deployment
-        metadata:
-          labels:
-            app: x
-          name: x
-          namespace: default
-        spec:
-          replicas: 1
-          selector:
-            matchLabels:
-              app: x
-          template:
+    check(
+        "create deployment x --image=a/b:1 --dry-run=client -o yaml",
+        vec![],
+        expect![[r#"
+            apiVersion: apps/v1
+            kind: Deployment
             metadata:
               labels:
                 app: x
+              name: x
             spec:
-              containers:
-              - image: a/b:1
-                name: b
-    "#]]).await;
+              replicas: 1
+              selector:
+                matchLabels:
+                  app: x
+              template:
+                metadata:
+                  labels:
+                    app: x
+                spec:
+                  containers:
+                  - image: a/b:1
+                    name: b
+        "#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -337,12 +394,17 @@ async fn logs_of_the_default_container() {
     let mut pod = echo("Pod", "v1", "web").unwrap();
     pod["spec"] = json!({"containers": [{"name": "a"}, {"name": "b"}]});
     let answers = vec![("GET", Ok(pod)), ("STREAM", Ok(Value::from("hello\n")))];
-    check("logs web --tail=5", answers, expect![[r#"
+    check(
+        "logs web --tail=5",
+        answers,
+        expect![[r#"
         > GET /api/v1/namespaces/default/pods/web
         Defaulted container "a" out of: a, b
         > STREAM /api/v1/namespaces/default/pods/web/log?container=a&tailLines=5
         hello
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -362,10 +424,15 @@ async fn apply_makes_changes_and_leaves_alone() {
     let manifest =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": {"a": "b"}}});
     let live = crate::apply::with_last_applied(&manifest);
-    check(&line, vec![("GET", Ok(live.clone()))], expect![[r#"
+    check(
+        &line,
+        vec![("GET", Ok(live.clone()))],
+        expect![[r#"
         > GET /api/v1/namespaces/x
         namespace/x unchanged
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let mut old = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": {"a": "b", "old": "1"}}});
     old = crate::apply::with_last_applied(&old);
     old["metadata"]["labels"]["other"] = json!("kept");

@@ -28,6 +28,8 @@ enum Command {
     Server(command::up::ServerCommand),
     /// Run a node as a service.
     Agent(command::up::AgentCommand),
+    /// A built-in client for those who have no kubectl.
+    Kubectl(::cli::Kubectl),
     /// Pull, import, list and remove the images of this machine.
     Image(command::image::ImageCommand),
     /// Show or make tokens with which nodes join.
@@ -118,6 +120,7 @@ impl Failure {
 /// Runs the command line; returns the exit code.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Kubectl(kubectl) => return kubectl.main(),
         Command::Up(up) => up.run(),
         Command::Server(server) => server.run(),
         Command::Agent(agent) => agent.run(),

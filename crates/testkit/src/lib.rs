@@ -33,11 +33,17 @@ impl TestServer {
 
     /// Starts a server with the built-in rows and an authorizer.
     pub async fn with_authorizer(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self::with_config(authorizer, |_| {}).await
+    }
+
+    /// Starts a server whose configuration is changed by `adjust`.
+    pub async fn with_config(authorizer: Arc<dyn Authorizer>, adjust: impl FnOnce(&mut Config)) -> Self {
         let env = Env::system();
         let store = store::memory(store::Options::default());
         let users = Arc::new(Users::default());
         let table = resources::builtin_table();
-        let config = Config::new(env.clone(), store.clone(), table, users.clone(), authorizer);
+        let mut config = Config::new(env.clone(), store.clone(), table, users.clone(), authorizer);
+        adjust(&mut config);
         let server = Server::build(config).await.expect("a memory store can be read");
         let shutdown = Shutdown::new();
         let running = server.clone();

@@ -151,7 +151,11 @@ mod tests {
         let events = json!([{"type": "Normal", "reason": "Pulled", "message": "Done", "source": {"component": "kubelet"},
             "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:09:30Z", "count": 3}]);
         let more = More { events: Some(events.as_array().unwrap().clone()), ..More::default() };
-        check("pods", object, &more, expect![[r#"
+        check(
+            "pods",
+            object,
+            &more,
+            expect![[r#"
             Name:             web
             Namespace:        default
             Priority:         0
@@ -190,7 +194,8 @@ mod tests {
               Type    Reason  Age                From     Message
               ----    ------  ----               ----     -------
               Normal  Pulled  30s (x3 over 10m)  kubelet  Done
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -199,7 +204,11 @@ mod tests {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "d", "uid": "u"},
             "dataPart": {"someKey": "v", "list": [1, {"x": true}]},
         });
-        check("configmaps", object, &More { events: Some(Vec::new()), ..More::default() }, expect![[r#"
+        check(
+            "configmaps",
+            object,
+            &More { events: Some(Vec::new()), ..More::default() },
+            expect![[r#"
             Name:         c
             Namespace:    d
             Labels:       <none>
@@ -214,6 +223,7 @@ mod tests {
                 X:       true
               Some Key:  v
             Events:      <none>
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -141,7 +141,7 @@ pub async fn run(client: Client, pod: PodIdentity, mut known: PodStatus, mailbox
         if let Some(status) = unwritten.take() {
             match write_status(&client, &pod, &known, &status).await {
                 Ok(()) => (known, wait) = (*status, RETRY_FIRST),
-                Err(error) if is_final(&error) => return,
+                Err(error) if is_gone(&client, &pod, &error).await => return,
                 Err(error) => {
                     tracing::debug!(pod = %pod.name, %error, "status not written");
                     tokio::time::sleep(wait).await;
@@ -186,7 +186,7 @@ async fn delete_object(client: &Client, pod: &PodIdentity) {
     loop {
         match resources.delete(&pod.name, &options).await {
             Ok(_) => return,
-            Err(error) if is_final(&error) => return,
+            Err(error) if is_gone(client, pod, &error).await => return,
             Err(error) => tracing::debug!(pod = %pod.name, %error, "pod not deleted"),
         }
         tokio::time::sleep(wait).await;
@@ -194,8 +194,17 @@ async fn delete_object(client: &Client, pod: &PodIdentity) {
     }
 }
 
-fn is_final(error: &Status) -> bool {
-    error.is_not_found() || error.is_conflict()
+/// Whether the error means that this pod's object is not there any more. A conflict may also be one with another
+/// writer, after which it is tried again.
+async fn is_gone(client: &Client, pod: &PodIdentity, error: &Status) -> bool {
+    if !error.is_conflict() {
+        return error.is_not_found();
+    }
+    match client.namespaced::<Pod>(&pod.namespace).find(&pod.name).await {
+        Ok(Some(object)) => object.meta().uid != pod.uid,
+        Ok(None) => true,
+        Err(_unknown) => false,
+    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,10 @@ impl Server {
         let mut attempts = self.attempts(pod, name).await?;
         attempts.retain(|status| status.state != ContainerState::Created);
         if previous {
-            let before = attempts.len().checked_sub(2).map(|index| attempts.swap_remove(index));
+            // While it waits to be restarted, the newest that ended is the previous one.
+            let waits = waiting_reason(pod, name).is_some();
+            let back = if waits { 1 } else { 2 };
+            let before = attempts.len().checked_sub(back).map(|index| attempts.swap_remove(index));
             return before.ok_or_else(|| {
                 Failure::bad(format!("previous terminated container {name:?} in pod {pod_name:?} not found"))
             });
