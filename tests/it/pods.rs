@@ -55,9 +55,15 @@ fn a_terminal_is_as_large_as_the_clients() {
     let kubectl = command.get_program().to_string_lossy().into_owned();
     let inside = format!("stty rows 33 cols 77; {kubectl} exec -it box -- stty size");
     let mut script = std::process::Command::new("script");
-    script.args(["-qec", &inside, "/dev/null"]).stdin(Stdio::null());
+    // Its input stays open: at the end of it `script` hangs up.
+    script.args(["-qec", &inside, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     script.envs(command.env("X", "").get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let shown = cluster.succeed(&mut script);
+    let mut child = script.spawn().unwrap();
+    let open = child.stdin.take();
+    let mut shown = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    child.wait().unwrap();
+    drop(open);
     assert!(shown.contains("33 77"), "{shown:?}");
 }
 

@@ -37,7 +37,11 @@ fn render() -> Result<String, Failure> {
     }
     let mut page = String::from("# Conformance\n\n");
     let count = known.iter().filter(|name| shown.contains_key(**name)).count();
-    writeln!(page, "{count} of {} behaviours have a test here. Written by `cargo xtask conformance`.\n", known.len())?;
+    writeln!(
+        page,
+        "{count} of {} behaviours have a test here. Written by `cargo xtask conformance`.\n",
+        known.len()
+    )?;
     let mut group = "";
     for name in known {
         let (sig, text) = name.split_once(' ').unwrap_or(("", name));
@@ -46,7 +50,12 @@ fn render() -> Result<String, Failure> {
             group = sig;
         }
         let tests = shown.get(name).map(|places| places.join(", "));
-        writeln!(page, "| {} | {} |", text.replace('|', "\\|"), tests.unwrap_or_else(|| "not yet".to_owned()))?;
+        writeln!(
+            page,
+            "| {} | {} |",
+            text.replace('|', "\\|"),
+            tests.unwrap_or_else(|| "not yet".to_owned())
+        )?;
     }
     Ok(page)
 }
@@ -61,7 +70,8 @@ fn marks() -> Result<BTreeMap<String, Vec<String>>, Failure> {
         for (number, line) in lines.iter().enumerate() {
             let Some(name) = line.trim().strip_prefix(MARK) else { continue };
             let function = lines[number..].iter().find_map(|line| function_name(line));
-            let function = function.ok_or_else(|| format!("{shown}:{}: the mark stands before no test", number + 1))?;
+            let function =
+                function.ok_or_else(|| format!("{shown}:{}: the mark stands before no test", number + 1))?;
             marks.entry(name.trim().to_owned()).or_default().push(format!("`{shown}` {function}"));
         }
     }

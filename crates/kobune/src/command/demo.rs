@@ -88,6 +88,7 @@ impl Demo {
                         "image": self.image,
                         "ports": [{"containerPort": 80}],
                         "imagePullPolicy": "IfNotPresent",
+                        "readinessProbe": {"httpGet": {"path": "/", "port": 80}},
                     }]},
                 },
             },

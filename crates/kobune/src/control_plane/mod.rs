@@ -154,7 +154,6 @@ impl ControlPlane {
     /// Adds the services of the control plane: `api`, `cluster` (what every cluster has is there), `controllers`,
     /// `scheduler`.
     pub fn register(self, graph: &mut Graph, on: &Handle) -> Caches {
-
         let client = self.client(User::system_masters(SYSTEM_USER));
         let stop_caches = Shutdown::new();
         let caches = Caches::new(client.clone(), stop_caches.clone());
