@@ -18,6 +18,9 @@ use crate::{
     BuiltinFile, Credentials, Image, ImageConfig, ImageError, ImageService, Registries, builtin, import, pull,
 };
 
+/// The host in the names of images that [`Images::ensure_builtin`] makes.
+pub const BUILTIN_REGISTRY: &str = "kobune.local";
+
 /// How many progress reports a slow listener may lag behind.
 const PROGRESS_BUFFER: usize = 256;
 /// A shorter prefix of an image ID is more likely a name.
@@ -162,7 +165,12 @@ fn matches(query: &Query, record: &Record) -> bool {
 #[async_trait]
 impl ImageService for Images {
     async fn pull(&self, name: &str, credentials: &[Credentials]) -> Result<Image, ImageError> {
-        pull::pull(&self.shared, &Reference::parse(name)?, credentials).await
+        let reference = Reference::parse(name)?;
+        if reference.registry == BUILTIN_REGISTRY {
+            // Images that are part of the program have no registry that could be asked.
+            return self.find(name).await?.ok_or_else(|| ImageError::NotFound(name.to_owned()));
+        }
+        pull::pull(&self.shared, &reference, credentials).await
     }
 
     async fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
