@@ -176,6 +176,11 @@ pub fn kill_group(leader: u32) -> io::Result<()> {
     }
 }
 
+/// Lets this process and the programs it runs have transparent huge pages, as far as the machine gives them.
+pub fn allow_huge_pages() -> Result<()> {
+    rustix::thread::disable_transparent_huge_pages(false).context("allow huge pages")
+}
+
 /// Files that this process makes lack these permission bits.
 pub fn set_file_mask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));

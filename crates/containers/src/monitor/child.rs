@@ -105,6 +105,8 @@ pub fn execute(
     let directory = &spec.working_directory;
     let entered = std::env::set_current_dir(directory);
     linux::process::reset_signals();
+    // The monitor does without them; what it starts may have them.
+    linux::process::allow_huge_pages().map_err(text)?;
     if spec.no_new_privileges {
         linux::process::forbid_new_privileges().map_err(text)?;
     } else {

@@ -98,7 +98,10 @@ pub(super) fn wait_empty(group: &Cgroup, limit: Duration) -> Result<bool> {
             return Ok(false);
         }
         poll_one(events.as_fd(), PollFlags::PRI, left)?;
-        io::Seek::rewind(&mut events).context("read cgroup.events again")?;
+        if io::Seek::rewind(&mut events).is_err() {
+            // The group was removed meanwhile.
+            return wait_empty_by_members(group, deadline);
+        }
     }
 }
 
