@@ -1,5 +1,6 @@
 //! Chores of this repository.
 
+mod bench;
 mod conformance;
 mod facts;
 mod setup;
@@ -17,6 +18,7 @@ usage: cargo xtask CHORE
   test [--only unit|clients]   install what the tests need and run them all
   lint                         formatting, clippy and the rules of ARCHITECTURE.md
   conformance [--check]        write docs/conformance.md (or see that it is up to date)
+  bench [--only PART] [--quick] [--output json]   measure the release build
   facts API-FACTS.json         write the schema that the program carries
 ";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["lint"] => tidy::lint(),
         ["conformance"] => conformance::write(),
         ["conformance", "--check"] => conformance::check(),
+        ["bench", options @ ..] => bench::measure(options),
         ["facts", path] => facts::write(path.as_ref()),
         _ => Err(USAGE.into()),
     };

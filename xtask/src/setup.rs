@@ -41,10 +41,15 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Installs the packages that are missing.
+/// Installs the packages of the tests that are missing.
 pub fn packages() -> Result<(), Failure> {
+    install(&PACKAGES)
+}
+
+/// Installs Debian packages of which the file beside their name is missing.
+pub fn install(packages: &[(&str, &str)]) -> Result<(), Failure> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
+        packages.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,8 @@ use std::process::Command;
 use crate::Failure;
 use crate::setup::{clients as clients_dir, packages, real_clients, root, run, target};
 
-fn cargo() -> Command {
+/// The cargo that runs this program, as if it were called by hand.
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     // What `cargo run` tells this program would make build scripts that watch it run anew.

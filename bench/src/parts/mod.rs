@@ -1,0 +1,31 @@
+//! What is measured, part by part.
+
+mod api;
+mod idle;
+mod list;
+mod pods;
+mod start;
+mod stored;
+mod watch;
+
+use crate::cluster::Machine;
+use crate::report::Report;
+use crate::{Extent, Failure, Part};
+
+/// Measures one part and adds its rows.
+pub async fn measure(
+    part: Part,
+    machine: &Machine,
+    extent: Extent,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    match part {
+        Part::Start => start::measure(machine, extent, report).await,
+        Part::Idle => idle::measure(machine, extent, report).await,
+        Part::Stored => stored::measure(machine, extent, report).await,
+        Part::Api => api::measure(machine, extent, report).await,
+        Part::List => list::measure(machine, extent, report).await,
+        Part::Watch => watch::measure(machine, extent, report).await,
+        Part::Pods => pods::measure(machine, extent, report).await,
+    }
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask bench`: builds the program and the crate `bench` for release and runs the latter.
+
+use std::process::Command;
+
+use crate::Failure;
+use crate::setup::{install, run, target};
+use crate::test::cargo;
+
+/// Whose puts stand beside our creates.
+const PACKAGES: [(&str, &str); 1] = [("etcd-server", "/usr/bin/etcd")];
+
+pub fn measure(options: &[&str]) -> Result<(), Failure> {
+    install(&PACKAGES)?;
+    run(cargo().args(["build", "--release", "--package", "kobune"]))?;
+    run(cargo().args(["build", "--release", "--package", "bench"]))?;
+    let folder = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"]
+        .iter()
+        .map(|host| target().join(host).join("release"))
+        .find(|folder| folder.join("bench").exists())
+        .ok_or("the built programs are not where they should be")?;
+    run(Command::new(folder.join("bench"))
+        .arg("--program")
+        .arg(folder.join("kobune"))
+        .arg("--json")
+        .arg(target().join("bench.json"))
+        .args(options))
+}
