@@ -41,8 +41,9 @@ impl Cluster {
         Self::start("up", &[], "")
     }
 
-    /// `kobune COMMAND` with more flags and a configuration file.
+    /// `kobune COMMAND` with more flags and a configuration file, on a machine of its own as far as the network goes.
     pub fn start(command: &'static str, extra: &[&str], config: &str) -> Self {
+        isolate();
         let dir = tempfile::Builder::new().prefix("kobune-").tempdir().unwrap();
         std::fs::write(dir.path().join("config.yaml"), config).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -195,6 +196,29 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+thread_local! {
+    static ISOLATED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Gives the calling thread, and every process and thread it starts from now on, a network of its own (once): loopback
+/// and one interface with an address and a default route, like a plain machine has. So tests do not see one another.
+pub fn isolate() {
+    if ISOLATED.replace(true) {
+        return;
+    }
+    linux::namespace::unshare(&[linux::namespace::Kind::Network]).unwrap();
+    linux::namespace::loopback_up().unwrap();
+    for line in [
+        "link add eth0 type veth peer name uplink",
+        "address add 10.1.1.140/24 dev eth0",
+        "link set uplink up",
+        "link set eth0 up",
+        "route add default via 10.1.1.1",
+    ] {
+        assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, fetch};
+use crate::cluster::{Cluster, fetch, isolate};
 use crate::image::{archive, busybox_root};
 
 struct Registry {
@@ -15,6 +15,7 @@ struct Registry {
 
 impl Registry {
     fn start(work: &Path) -> Self {
+        isolate();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = work.join("registry.yml");
         let text = format!(

@@ -52,7 +52,7 @@ fn run_clients() -> Result<(), Failure> {
         .find(|path| path.exists())
         .ok_or("the built program is not where it should be")?;
     run(cargo()
-        .args(["test", "--package", "acceptance", "--", "--test-threads", "1", "--nocapture"])
+        .args(["test", "--package", "acceptance", "--", "--test-threads", "3"])
         .env("KOBUNE_BINARY", binary)
         .env("KOBUNE_TEST_CLIENTS", clients_dir()))
 }
