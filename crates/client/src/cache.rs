@@ -243,6 +243,14 @@ impl Cache {
         found.map(|objects| objects.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// The objects of one namespace whose index function yields `value`.
+    pub fn indexed_in(&self, index: &'static str, value: &str, namespace: &str) -> Vec<Arc<Object>> {
+        let state = self.shared.state.read();
+        let Some(found) = state.indexed.get(&(index, value.to_owned())) else { return Vec::new() };
+        let inside = found.range(Key::new(namespace, "")..).take_while(|(key, _)| key.namespace == namespace);
+        inside.map(|(_, object)| object.clone()).collect()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.shared.state.read().objects.len()

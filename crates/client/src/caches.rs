@@ -13,6 +13,9 @@ use crate::{Cache, Client, ListOptions, Target, target_of};
 /// Index of every shared cache: the uids of an object's owners.
 pub const OWNER_INDEX: &str = "owner";
 
+/// The value of [`OWNER_INDEX`] of objects with labels that no controller manages: what controllers could adopt.
+pub const ORPHANS: &str = "";
+
 /// Hands out caches, starting each at its first use. Cheap to clone.
 #[derive(Clone)]
 pub struct Caches {
@@ -63,5 +66,11 @@ impl Caches {
 }
 
 fn owner_uids(object: &Object) -> Vec<String> {
-    object.meta().owner_references.iter().map(|owner| owner.uid.clone()).collect()
+    let meta = object.meta();
+    let mut uids: Vec<String> = meta.owner_references.iter().map(|owner| owner.uid.clone()).collect();
+    let is_managed = meta.owner_references.iter().any(|owner| owner.controller == Some(true));
+    if !is_managed && !meta.labels.is_empty() {
+        uids.push(ORPHANS.to_owned());
+    }
+    uids
 }

@@ -11,7 +11,7 @@ pub mod kubeconfig;
 pub mod transport;
 
 pub use cache::{Cache, CacheEvent};
-pub use caches::{Caches, OWNER_INDEX};
+pub use caches::{Caches, ORPHANS, OWNER_INDEX};
 pub use client::{Client, Resources, target_of, typed};
 pub use http::{Http, HttpError, Server};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};

@@ -3,6 +3,7 @@
 //! A folder per controller: its inputs and its judgement, a pure function. Acting is `reconcile`'s.
 
 pub mod cluster_roles;
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage_collector;
@@ -14,6 +15,7 @@ pub mod root_ca;
 pub mod rows;
 pub mod service_account;
 pub mod shared;
+pub mod stateful_set;
 
 use std::sync::Arc;
 
@@ -75,6 +77,8 @@ impl Controllers {
             Arc::new(replication::Replication::new(replication::Kind::ReplicaSet, caches)),
             Arc::new(replication::Replication::new(replication::Kind::ReplicationController, caches)),
             Arc::new(deployment::Deployments::new(caches)),
+            Arc::new(stateful_set::StatefulSets::new(caches)),
+            Arc::new(daemon_set::DaemonSets::new(caches)),
             Arc::new(endpoints::ServiceEndpoints::new(caches)),
             Arc::new(service_account::ServiceAccounts::new(caches)),
             Arc::new(root_ca::RootCa::new(caches, self.config.root_ca.clone())),

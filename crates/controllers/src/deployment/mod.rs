@@ -18,7 +18,7 @@ use reconcile::{Controller, Input, Plan, Reference};
 
 pub use plan::{plan, plan_failure};
 
-use crate::shared::{owners, pods, selectors};
+use crate::shared::{intstr, owners, pods, selectors};
 
 /// A Deployment and what belongs to it.
 pub struct Observed {
@@ -95,17 +95,8 @@ impl Observed {
 
 /// A number or a percentage of `total`; 25 % when absent.
 fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    let percent = |text: &str| text.trim_end_matches('%').parse::<i64>().unwrap_or(0);
-    let share = |percent: i64| {
-        let product = percent * i64::from(total);
-        let rounded = if round_up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
-        i32::try_from(rounded).unwrap_or(i32::MAX)
-    };
-    match value {
-        None => share(25),
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(text)) => share(percent(text)),
-    }
+    let quarter = IntOrString::String("25%".to_owned());
+    intstr::resolve(value.unwrap_or(&quarter), total, round_up)
 }
 
 /// The controller.

@@ -7,7 +7,7 @@ use reconcile::plan::named;
 use serde_json::{Value, json};
 
 use super::{Observed, Set};
-use crate::shared::owners;
+use crate::shared::{names, owners};
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
@@ -15,9 +15,6 @@ pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const HASH_LABEL: &str = "pod-template-hash";
-
-/// The alphabet of generated names.
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// The present set (the oldest with the deployment's template) and the past ones, oldest first.
 pub fn split(observed: &Observed) -> (Option<Set>, Vec<Set>) {
@@ -62,7 +59,7 @@ pub fn next_revision(present: Option<&Set>, past: &[Set]) -> i64 {
 pub fn create(observed: &Observed, replicas: i32, revision: i64) -> Action {
     let deployment = observed.object.meta();
     let template = template(observed);
-    let hash = hash(&template, collisions(observed));
+    let hash = names::hash(&template, collisions(observed));
     let spec = observed.view.spec.as_ref();
     let mut selector = serde_json::to_value(spec.map(|spec| &spec.selector)).unwrap_or_default();
     selector["matchLabels"][HASH_LABEL] = json!(hash);
@@ -152,19 +149,4 @@ fn annotate(annotations: &mut Value, observed: &Observed, revision: i64) {
 
 pub fn collisions(observed: &Observed) -> i32 {
     observed.view.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0)
-}
-
-/// FNV-1a over the template; the same template gives the same name on every run.
-fn hash(template: &Value, collisions: i32) -> String {
-    let text = format!("{template}/{collisions}");
-    let mut state = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in text.bytes() {
-        state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    let mut name = String::new();
-    for _ in 0..10 {
-        name.push(char::from(ALPHABET[(state % ALPHABET.len() as u64) as usize]));
-        state /= ALPHABET.len() as u64;
-    }
-    name
 }

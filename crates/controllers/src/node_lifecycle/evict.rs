@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use machinery::Object;
 use reconcile::{Action, Reference};
 
+use crate::shared::taints::tolerates;
+
 /// Deletes pods whose time on the node is over; says when the next one's is.
 pub fn plan(node: &Node, pods: &[Arc<Object>], now: Timestamp) -> (Vec<Action>, Option<Duration>) {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
@@ -45,15 +47,4 @@ fn time_left(taints: &[&Taint], pod: &Pod, now: Timestamp) -> Option<Duration> {
         Some(Duration::from_secs((seconds - passed).max(0).unsigned_abs()))
     };
     taints.iter().filter_map(ends).min()
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    let value =
-        || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    (effect.is_empty() || effect == taint.effect)
-        && (key.is_empty() && exists || key == taint.key)
-        && (exists || value())
 }

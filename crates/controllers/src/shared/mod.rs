@@ -1,6 +1,16 @@
 //! What several controllers judge alike.
 
+pub mod claim;
+pub mod conditions;
+pub mod intstr;
+pub mod names;
+pub mod node_affinity;
 pub mod owners;
 pub mod pods;
+pub mod revisions;
 pub mod selectors;
+pub mod status;
+pub mod taints;
 pub mod template;
+#[cfg(test)]
+pub mod testing;

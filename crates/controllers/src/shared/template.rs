@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 /// The body of a pod made from a template and managed by the owner of `reference`.
 pub fn pod(owner: &ObjectMeta, template: Option<&PodTemplateSpec>, reference: Value) -> Value {
-    let template = serde_json::to_value(template).unwrap_or_default();
+    from_json(owner, &serde_json::to_value(template).unwrap_or_default(), reference)
+}
+
+/// The same from the template's JSON form.
+pub fn from_json(owner: &ObjectMeta, template: &Value, reference: Value) -> Value {
     let mut metadata = json!({
         "generateName": format!("{}-", owner.name),
         "namespace": owner.namespace,
