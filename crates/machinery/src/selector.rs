@@ -71,6 +71,11 @@ impl LabelSelector {
         &self.requirements
     }
 
+    /// Narrows the selector.
+    pub fn require(&mut self, requirement: Requirement) {
+        self.requirements.push(requirement);
+    }
+
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(labels))
     }

@@ -1,81 +1,61 @@
 //! `NodeAffinity`: node selectors and the affinity of pods to nodes.
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::api::core::v1::PreferredSchedulingTerm;
 
-use crate::plugin::{Filter, Score, normalize};
-use crate::{NodeInfo, PodInfo, Snapshot};
+use crate::plugin::{Context, Filter, Rejection, Score, normalize};
+use crate::pod::Wish;
+use crate::{NodeInfo, selector};
 
-pub struct NodeAffinity;
+struct NodeAffinity<'a>(&'a Wish);
 
-impl Filter for NodeAffinity {
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _: &Snapshot) -> Result<(), String> {
-        if is_wanted(pod, node) {
+pub fn filter<'a>(context: Context<'a>) -> Option<Box<dyn Filter + 'a>> {
+    let wish = context.pod.wish();
+    let concerns = !wish.node_selector.is_empty() || wish.required().is_some();
+    concerns.then(|| Box::new(NodeAffinity(wish)) as Box<dyn Filter>)
+}
+
+/// The only nodes that come into question, if the pod says so by name (DaemonSets' pods do).
+pub fn names<'a>(context: Context<'a>) -> Option<Vec<&'a str>> {
+    selector::names(context.pod.wish().required()?)
+}
+
+impl Filter for NodeAffinity<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        if self.0.selects(node) {
             return Ok(());
         }
-        Err("node(s) didn't match Pod's node affinity/selector".to_owned())
+        Err(Rejection::by_node("node(s) didn't match Pod's node affinity/selector"))
     }
 }
 
-fn is_wanted(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let Some(spec) = &pod.spec.spec else { return true };
-    let selected =
-        spec.node_selector.iter().flatten().all(|(key, value)| node.labels().get(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required =
-        affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    selected
-        && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(term, node)))
-}
-
-impl Score for NodeAffinity {
-    fn weight(&self) -> i64 {
-        2
+impl Wish {
+    fn required(&self) -> Option<&k8s_openapi::api::core::v1::NodeSelector> {
+        self.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()
     }
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], _: &Snapshot) -> Vec<i64> {
-        let affinity = pod.spec.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
-        let preferred =
-            affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref());
-        let preferred = preferred.unwrap_or_default();
+    /// Whether the pod's node selector and required node affinity hold.
+    pub fn selects(&self, node: &NodeInfo) -> bool {
+        self.node_selector.iter().all(|(key, value)| node.labels().get(key) == Some(value))
+            && self.required().is_none_or(|required| selector::selects(required, node))
+    }
+}
+
+struct Preferred<'a>(&'a [PreferredSchedulingTerm]);
+
+pub fn score<'a>(context: Context<'a>) -> Option<Box<dyn Score + 'a>> {
+    let affinity = context.pod.wish().node_affinity.as_ref()?;
+    let terms = affinity.preferred_during_scheduling_ignored_during_execution.as_deref()?;
+    (!terms.is_empty()).then(|| Box::new(Preferred(terms)) as Box<dyn Score>)
+}
+
+impl Score for Preferred<'_> {
+    fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
         let weigh = |node: &&NodeInfo| {
-            let suits = preferred.iter().filter(|term| matches(&term.preference, node));
-            suits.map(|term| i64::from(term.weight)).sum()
+            let holds = |term: &&PreferredSchedulingTerm| {
+                selector::matches(&term.preference, node.labels(), &node.name)
+            };
+            self.0.iter().filter(holds).map(|term| i64::from(term.weight)).sum()
         };
         normalize(nodes.iter().map(weigh).collect(), false)
-    }
-}
-
-/// A term holds when all its requirements do; an empty one never does.
-fn matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let labels = |requirement: &NodeSelectorRequirement| {
-        holds(requirement, node.labels().get(&requirement.key).map(String::as_str))
-    };
-    let field = |requirement: &NodeSelectorRequirement| {
-        requirement.key == "metadata.name" && holds(requirement, Some(&node.name))
-    };
-    expressions.iter().all(labels) && fields.iter().all(field)
-}
-
-fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let among = value.is_some_and(|value| values.iter().any(|other| other == value));
-    let compared = || {
-        let value: i64 = value?.parse().ok()?;
-        let bound: i64 = values.first()?.parse().ok()?;
-        Some(value.cmp(&bound))
-    };
-    match requirement.operator.as_str() {
-        "In" => among,
-        "NotIn" => !among,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compared().is_some_and(|order| order.is_gt()),
-        "Lt" => compared().is_some_and(|order| order.is_lt()),
-        _ => false,
     }
 }

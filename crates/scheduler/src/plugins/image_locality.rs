@@ -1,43 +1,41 @@
-//! `ImageLocality`: nodes that have the images already save a pull.
+//! `ImageLocality`: a node that has the images already starts the pod sooner. An image that is on few nodes counts
+//! less, so that its nodes do not draw all pods.
 
-use crate::plugin::{SCORE_MAX, Score};
-use crate::{NodeInfo, PodInfo, Snapshot};
+use crate::NodeInfo;
+use crate::plugin::{Context, SCORE_MAX, Score};
 
-/// Less than this is not worth a preference, more than the other is as good as it gets (upstream's bounds, bytes).
+/// Less than this is not worth a preference, more than the other (per image) is as good as it gets: upstream's
+/// bounds, in bytes.
 const LEAST: i64 = 23 << 20;
 const MOST: i64 = 1000 << 20;
 
-pub struct ImageLocality;
+struct ImageLocality<'a> {
+    images: Vec<(&'a str, f64)>,
+}
 
-impl Score for ImageLocality {
-    fn weight(&self) -> i64 {
-        1
+pub fn score<'a>(context: Context<'a>) -> Option<Box<dyn Score + 'a>> {
+    if !context.snapshot.has_images() {
+        return None;
     }
+    let all = context.snapshot.nodes().len().max(1) as f64;
+    let share = |image: &'a String| {
+        let share = context.snapshot.nodes_with_image(image) as f64 / all;
+        (share > 0.0).then_some((image.as_str(), share))
+    };
+    let images: Vec<_> = context.pod.wish().images.iter().filter_map(share).collect();
+    (!images.is_empty()).then(|| Box::new(ImageLocality { images }) as Box<dyn Score>)
+}
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], _: &Snapshot) -> Vec<i64> {
-        let containers = pod.spec.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-        let wanted: Vec<&str> =
-            containers.iter().filter_map(|container| container.image.as_deref()).collect();
+impl Score for ImageLocality<'_> {
+    fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
+        let most = MOST * self.images.len() as i64;
         let score = |node: &&NodeInfo| {
-            let images =
-                node.node.status.as_ref().and_then(|status| status.images.as_deref()).unwrap_or_default();
-            let has = |names: &Option<Vec<String>>| {
-                names.iter().flatten().any(|name| wanted.iter().any(|wanted| is_same(name, wanted)))
+            let bytes = |(image, share): &(&str, f64)| {
+                node.images.get(*image).map_or(0, |size| (*size as f64 * share) as i64)
             };
-            let bytes: i64 =
-                images.iter().filter(|image| has(&image.names)).filter_map(|image| image.size_bytes).sum();
-            (bytes.clamp(LEAST, MOST) - LEAST) * SCORE_MAX / (MOST - LEAST)
+            let sum: i64 = self.images.iter().map(bytes).sum();
+            (sum.clamp(LEAST, most) - LEAST) * SCORE_MAX / (most - LEAST)
         };
         nodes.iter().map(score).collect()
     }
-}
-
-/// `nginx` is `docker.io/library/nginx:latest`.
-fn is_same(full: &str, wanted: &str) -> bool {
-    let tagged = if wanted.rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
-        wanted.to_owned()
-    } else {
-        format!("{wanted}:latest")
-    };
-    full == tagged || full == format!("docker.io/{tagged}") || full == format!("docker.io/library/{tagged}")
 }

@@ -1,17 +1,20 @@
-//! `NodeName`: a pod that names its node runs there.
+//! `NodeName`: a pod that names its node runs there. Waiting pods never do; the DaemonSet controller and the kubelet ask.
 
-use crate::plugin::Filter;
-use crate::{NodeInfo, PodInfo, Snapshot};
+use crate::NodeInfo;
+use crate::plugin::{Context, Filter, Rejection};
 
-pub struct NodeName;
+struct NodeName<'a>(&'a str);
 
-impl Filter for NodeName {
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _: &Snapshot) -> Result<(), String> {
-        match &pod.node {
-            Some(name) if *name != node.name => {
-                Err("node(s) didn't match the requested node name".to_owned())
-            }
-            _ => Ok(()),
+pub fn filter<'a>(context: Context<'a>) -> Option<Box<dyn Filter + 'a>> {
+    let name = context.pod.node.as_deref()?;
+    Some(Box::new(NodeName(name)))
+}
+
+impl Filter for NodeName<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        if *node.name == *self.0 {
+            return Ok(());
         }
+        Err(Rejection::by_node("node(s) didn't match the requested node name"))
     }
 }

@@ -1,23 +1,28 @@
 //! `NodePorts`: two pods cannot listen on one port of a node.
 
-use crate::plugin::Filter;
+use crate::NodeInfo;
+use crate::plugin::{Context, Filter, Rejection};
 use crate::pod::HostPort;
-use crate::{NodeInfo, PodInfo, Snapshot};
-
-pub struct HostPorts;
 
 const ANY: &str = "0.0.0.0";
 
-impl Filter for HostPorts {
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _: &Snapshot) -> Result<(), String> {
-        let taken = |wanted: &HostPort| node.host_ports().any(|used| clash(wanted, used));
-        if pod.host_ports.iter().any(taken) {
-            return Err("node(s) didn't have free ports for the requested pod ports".to_owned());
+struct HostPorts<'a>(&'a [HostPort]);
+
+pub fn filter<'a>(context: Context<'a>) -> Option<Box<dyn Filter + 'a>> {
+    let ports = context.pod.host_ports.as_slice();
+    (!ports.is_empty()).then(|| Box::new(HostPorts(ports)) as Box<dyn Filter>)
+}
+
+impl Filter for HostPorts<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        if self.0.iter().any(|wanted| node.ports.iter().any(|used| clash(wanted, used))) {
+            return Err(Rejection::by_pods("node(s) didn't have free ports for the requested pod ports"));
         }
         Ok(())
     }
 }
 
-fn clash((protocol, address, port): &HostPort, (protocol_b, address_b, port_b): &HostPort) -> bool {
-    protocol == protocol_b && port == port_b && (address == address_b || address == ANY || address_b == ANY)
+pub(crate) fn clash(a: &HostPort, b: &HostPort) -> bool {
+    let addresses = a.address == b.address || *a.address == *ANY || *b.address == *ANY;
+    a.protocol == b.protocol && a.number == b.number && addresses
 }
