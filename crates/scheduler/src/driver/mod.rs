@@ -248,3 +248,6 @@ impl volumes::Storage for StorageCaches {
         client::typed(&*self.classes.get(&Key::new("", name))?).ok()
     }
 }
+
+#[cfg(test)]
+mod tests;
