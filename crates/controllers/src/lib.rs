@@ -3,12 +3,17 @@
 //! A folder per controller: its inputs and its judgement, a pure function. Acting is `reconcile`'s.
 
 pub mod cluster_roles;
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
+pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod garbage_collector;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
+pub mod persistent_volume;
 pub mod pod_gc;
 pub mod replication;
 pub mod root_ca;
@@ -16,6 +21,7 @@ pub mod rows;
 pub mod service_account;
 pub mod shared;
 pub mod stateful_set;
+pub mod ttl_after_finished;
 
 use std::sync::Arc;
 
@@ -79,6 +85,15 @@ impl Controllers {
             Arc::new(deployment::Deployments::new(caches)),
             Arc::new(stateful_set::StatefulSets::new(caches)),
             Arc::new(daemon_set::DaemonSets::new(caches)),
+            Arc::new(job::Jobs::new(caches)),
+            Arc::new(job::OrphanPods::new(caches)),
+            Arc::new(cron_job::CronJobs::new(caches)),
+            Arc::new(disruption::Disruption::new(caches)),
+            Arc::new(endpoint_slice_mirroring::Mirroring::new(caches)),
+            Arc::new(persistent_volume::Binder::new(caches)),
+            Arc::new(persistent_volume::ClaimProtection::new(caches)),
+            Arc::new(persistent_volume::VolumeProtection::new(caches)),
+            Arc::new(ttl_after_finished::TtlAfterFinished::new(caches)),
             Arc::new(endpoints::ServiceEndpoints::new(caches)),
             Arc::new(service_account::ServiceAccounts::new(caches)),
             Arc::new(root_ca::RootCa::new(caches, self.config.root_ca.clone())),

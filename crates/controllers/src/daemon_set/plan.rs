@@ -57,12 +57,14 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     }
     let (ours, mut claims) = claim(observed);
     claims.extend(revisions::adopt(&observed.revisions, observed.object.meta(), &observed.owner_reference()));
+    // Revisions do not call for the set by themselves, so it asks to be looked at again.
+    let again = Some(Duration::ZERO);
     if !claims.is_empty() {
-        return Plan { actions: claims, ..Plan::nothing() };
+        return Plan { actions: claims, next: again, ..Plan::nothing() };
     }
     let history = match history::judge(observed) {
         Ok(history) => history,
-        Err(create) => return Plan { actions: vec![create], ..Plan::nothing() },
+        Err(create) => return Plan { actions: vec![create], next: again, ..Plan::nothing() },
     };
     let context = Context { observed, history: &history, places: places(observed, &ours), now };
     let mut changes = context.manage(&ours);

@@ -174,7 +174,7 @@ impl ControlPlane {
             env: self.env.clone(),
             authorizer: self.authorizer.clone(),
             ranges: admission::Ranges { addresses: vec![self.settings.service_cidr], node_ports: NODE_PORTS },
-            protects_storage: false,
+            protects_storage: true,
         };
         graph.add("cluster", &["api"], on, move |ready, shutdown| async move {
             rbac.start(&shared);
