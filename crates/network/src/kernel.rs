@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
+use linux::net::route::PROTOCOL_STATIC;
 use linux::net::wire::Writer;
 use linux::net::{
     Address, AddressFlags, Bridge, Link, NetlinkError, Protocol, Route, RouteKind, Socket, Veth, namespace,
@@ -35,12 +36,12 @@ pub(crate) struct PodLink<'a> {
     pub addresses: &'a [(IpNet, IpAddr)],
 }
 
-fn doing(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> NetworkError {
+pub(crate) fn doing(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> NetworkError {
     let what = what.into();
     move |source| NetworkError::Netlink { what, source }
 }
 
-fn io(what: String) -> impl FnOnce(std::io::Error) -> NetworkError {
+pub(crate) fn io(what: String) -> impl FnOnce(std::io::Error) -> NetworkError {
     move |source| NetworkError::Io { what, source }
 }
 
@@ -75,9 +76,13 @@ impl Kernel {
             }
             Action::AddRoute(destination, source) => {
                 let link = self.bridge(bridge)?.index;
-                let route =
-                    Route { destination: *destination, kind: RouteKind::Link, link, source: Some(*source) };
-                self.route.replace_route(&route)
+                self.route.replace_route(&Route {
+                    destination: *destination,
+                    kind: RouteKind::Link,
+                    link,
+                    source: Some(*source),
+                    protocol: PROTOCOL_STATIC,
+                })
             }
         }
         .map_err(doing(format!("bridge {bridge}: {action:?}")))
@@ -152,7 +157,8 @@ impl Kernel {
         created.map_err(doing(format!("cannot connect network namespace {}", netns.display())))?;
         let port = self.route.link(pod.name).map_err(doing("cannot look up the pod's link"))?;
         if let Some(port) = port {
-            self.route.set_hairpin(port.index).map_err(doing("cannot set hairpin mode"))?;
+            // Pods speak through the gateway only, so that what is said about their packets holds.
+            self.route.set_isolated(port.index).map_err(doing("cannot isolate the pod's link"))?;
         }
         let inside = namespace::within(&file, || configure_pod(pod.addresses));
         inside.map_err(io(format!("cannot enter network namespace {}", netns.display())))?
@@ -187,10 +193,11 @@ fn pod_routes(link: u32, address: IpNet, gateway: IpAddr) -> [Route; 3] {
     };
     let source = Some(address.addr());
     let through = RouteKind::Gateway(gateway);
+    let route = |destination, kind, source| Route { destination, kind, link, source, protocol: PROTOCOL_STATIC };
     [
-        Route { destination: IpNet::from(gateway), kind: RouteKind::Link, link, source },
-        Route { destination: address.trunc(), kind: through, link, source },
-        Route { destination: everywhere, kind: through, link, source: None },
+        route(IpNet::from(gateway), RouteKind::Link, source),
+        route(address.trunc(), through, source),
+        route(everywhere, through, None),
     ]
 }
 

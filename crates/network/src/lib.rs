@@ -3,13 +3,17 @@
 //!
 //! Pods speak to everything through the gateway, also to each other: so a packet passes the machine's own rules in
 //! both directions, Services work between pods of one node, and no kernel module for filtering bridged frames is
-//! needed. Services themselves are the `proxy` crate's; networks over several nodes are backends to come.
+//! needed. Services themselves are the `proxy` crate's.
+//!
+//! [`Overlay`] is the way to the pods of other nodes.
 
 mod addresses;
 mod kernel;
+pub mod overlay;
 mod plan;
 mod pods;
 
 pub use addresses::{AddressPool, PoolError};
+pub use overlay::{Backend, Overlay};
 pub use plan::{Config, NetworkError};
 pub use pods::{PodNetwork, teardown};

@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use linux::net::route::PROTOCOL_OVERLAY;
 use linux::net::{Address, Link, MacAddress, NetlinkError, Route, RouteKind};
 use linux::nft::NftError;
 
 use crate::addresses::{AddressPool, PoolError};
+use crate::overlay::Backend;
 
 const MTU_DEFAULT: u32 = 1500;
 const NAME_MAX: usize = 15;
@@ -28,8 +30,16 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// Further addresses of this machine on the bridge, such as the cluster DNS Service's.
     pub local_addresses: Vec<IpAddr>,
-    /// Bytes; taken from the interface of the default route when absent.
+    /// Bytes; when absent, what packets between nodes may have on the interface with the node's address, or else
+    /// on that of the default route.
     pub mtu: Option<u32>,
+    /// How packets reach the pods of other nodes.
+    pub backend: Backend,
+    /// This machine's own addresses as other nodes reach them: at most one of each family. Without any, there are
+    /// no other nodes.
+    pub node_addresses: Vec<IpAddr>,
+    /// Where tools read the node's ranges and MTU: flannel's `subnet.env`.
+    pub subnet_file: Option<PathBuf>,
     /// The directory of the pods' network namespaces, emptied by a teardown.
     pub namespaces: Option<PathBuf>,
 }
@@ -44,6 +54,9 @@ impl Default for Config {
             service_cidrs: Vec::new(),
             local_addresses: Vec::new(),
             mtu: None,
+            backend: Backend::default(),
+            node_addresses: Vec::new(),
+            subnet_file: None,
             namespaces: None,
         }
     }
@@ -123,8 +136,8 @@ impl Config {
             ));
         }
         let families: Vec<bool> = self.pod_cidrs.iter().map(|range| range.addr().is_ipv4()).collect();
-        if !matches!(families[..], [_] | [true, false] | [false, true]) {
-            return refuse("there must be one pod range, or one of each family".to_owned());
+        if !matches!(families[..], [] | [_] | [true, false] | [false, true]) {
+            return refuse("there must be at most one pod range of each family".to_owned());
         }
         for range in &self.pod_cidrs {
             if range.max_prefix_len() - range.prefix_len() < 3 {
@@ -149,16 +162,24 @@ impl Config {
 
 /// Refuses cluster networks that meet a route or address of the machine which is not our own bridge's.
 pub(crate) fn check_overlap(config: &Config, observed: &Observed) -> Result<(), NetworkError> {
-    let own = observed.links.iter().find(|link| link.name == config.bridge).map(|link| link.index);
+    let own: Vec<u32> = {
+        let devices = config.backend.devices();
+        let is_own = |link: &&Link| link.name == config.bridge || devices.contains(&link.name);
+        observed.links.iter().filter(is_own).map(|link| link.index).collect()
+    };
     let name = |index: u32| {
         let link = observed.links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     };
-    let routes =
-        observed.routes.iter().filter(|route| Some(route.link) != own && route.destination.prefix_len() > 0);
+    let foreign = |route: &&Route| {
+        !own.contains(&route.link)
+            && route.destination.prefix_len() > 0
+            && route.protocol != PROTOCOL_OVERLAY
+    };
+    let routes = observed.routes.iter().filter(foreign);
     let routes = routes
         .map(|route| (route.destination, format!("route {} ({})", route.destination, name(route.link))));
-    let addresses = observed.addresses.iter().filter(|address| Some(address.link) != own);
+    let addresses = observed.addresses.iter().filter(|address| !own.contains(&address.link));
     let addresses =
         addresses.map(|found| (found.address, format!("address {} ({})", found.address, name(found.link))));
     let existing: Vec<(IpNet, String)> = routes.chain(addresses).collect();
@@ -200,11 +221,39 @@ pub(crate) fn compile(config: &Config, observed: &Observed) -> Desired {
     Desired {
         bridge: config.bridge.clone(),
         mac: mac_of(gateways.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
-        mtu: config.mtu.unwrap_or_else(|| default_mtu(observed)),
+        mtu: pod_mtu(config, observed),
         addresses,
         routes: routes.collect(),
         sysctls,
     }
+}
+
+/// The largest packet that pods may send.
+pub(crate) fn pod_mtu(config: &Config, observed: &Observed) -> u32 {
+    let Some(address) = config.node_addresses.first() else {
+        return config.mtu.unwrap_or_else(|| default_mtu(observed));
+    };
+    let link = underlay(*address, observed).filter(|link| link.name != "lo");
+    let carrier = link.map_or_else(|| default_mtu(observed), |link| link.mtu);
+    let ipv6 = config.node_addresses.iter().any(IpAddr::is_ipv6);
+    config.mtu.unwrap_or_else(|| carrier.saturating_sub(config.backend.overhead(ipv6)))
+}
+
+/// The interface that has an address of this machine.
+pub(crate) fn underlay(address: IpAddr, observed: &Observed) -> Option<&Link> {
+    let found = observed.addresses.iter().find(|found| found.address.addr() == address)?;
+    observed.links.iter().find(|link| link.index == found.link)
+}
+
+/// The ranges that the bridge has the gateway's addresses of, from an earlier run.
+pub(crate) fn earlier_ranges(config: &Config, observed: &Observed) -> Vec<IpNet> {
+    let bridge = observed.links.iter().find(|link| link.name == config.bridge && link.kind == "bridge");
+    let of_bridge = observed.addresses.iter().filter(|address| Some(address.link) == bridge.map(|b| b.index));
+    let ranges = of_bridge.map(|address| address.address).filter(|range| {
+        range.prefix_len() < range.max_prefix_len()
+            && config.cluster_cidrs.iter().any(|cluster| cluster.contains(range))
+    });
+    ranges.map(|range| range.trunc()).collect()
 }
 
 /// The MTU of the interface with the default route.
@@ -274,7 +323,7 @@ pub(crate) fn diff(desired: &Desired, observed: &Observed) -> Vec<Action> {
 }
 
 /// The kernel gives every IPv6 interface one of these.
-fn link_local(address: IpNet) -> bool {
+pub(crate) fn link_local(address: IpNet) -> bool {
     matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local())
 }
 
@@ -282,6 +331,7 @@ fn link_local(address: IpNet) -> bool {
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
+    use linux::net::route::PROTOCOL_STATIC;
 
     fn config() -> Config {
         Config {
@@ -298,7 +348,8 @@ mod tests {
     }
 
     fn route(destination: &str, link: u32) -> Route {
-        Route { destination: destination.parse().unwrap(), kind: RouteKind::Link, link, source: None }
+        let destination = destination.parse().unwrap();
+        Route { destination, kind: RouteKind::Link, link, source: None, protocol: PROTOCOL_STATIC }
     }
 
     fn machine() -> Observed {
@@ -388,6 +439,34 @@ mod tests {
     }
 
     #[test]
+    fn the_mtu_leaves_room_for_the_tunnel() {
+        let of = |backend: Backend, addresses: &[&str]| {
+            let node_addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let mut machine = machine();
+            machine.links[1].mtu = 1500;
+            pod_mtu(&Config { backend, node_addresses, ..config() }, &machine)
+        };
+        let udp = || Backend::Udp(crate::overlay::Udp::default());
+        let here: &[&str] = &["192.168.7.2"];
+        assert_eq!(of(Backend::default(), here), 1450);
+        assert_eq!(of(Backend::default(), &["192.168.7.2", "fd00::2"]), 1430);
+        assert_eq!(of(udp(), here), 1472);
+        assert_eq!(of(Backend::HostGw, here), 1500);
+        assert_eq!(of(Backend::default(), &[]), 1500, "there are no other nodes");
+    }
+
+    #[test]
+    fn ranges_of_an_earlier_run_are_found_again() {
+        let mut machine = machine();
+        machine.links.push(link(3, "kobune0", "bridge"));
+        for address in ["10.42.7.1/24", "10.96.0.10/32", "fe80::1/64"] {
+            machine.addresses.push(Address { link: 3, address: address.parse().unwrap() });
+        }
+        let found = earlier_ranges(&Config { pod_cidrs: vec![], ..config() }, &machine);
+        assert_eq!(found, ["10.42.7.0/24".parse::<IpNet>().unwrap()]);
+    }
+
+    #[test]
     fn impossible_configurations_are_refused() {
         check(
             Config { bridge: "a-name-that-is-too-long".into(), ..config() },
@@ -397,9 +476,12 @@ mod tests {
             ]],
         );
         check(
-            Config { pod_cidrs: vec![], ..config() },
+            Config {
+                pod_cidrs: vec!["10.42.0.0/24".parse().unwrap(), "10.42.1.0/24".parse().unwrap()],
+                ..config()
+            },
             machine(),
-            expect!["network configuration: there must be one pod range, or one of each family"],
+            expect!["network configuration: there must be at most one pod range of each family"],
         );
         check(
             Config { pod_cidrs: vec!["10.50.0.0/24".parse().unwrap()], ..config() },

@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use containers::{PodIdentity, RuntimeError, SandboxId, SandboxNetwork};
 use ipnet::IpNet;
 use linux::net::namespace;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::addresses::AddressPool;
 use crate::kernel::{Kernel, PodLink};
-use crate::plan::{Config, NetworkError, check_overlap, compile, diff};
+use crate::plan::{Config, NetworkError, check_overlap, compile, diff, earlier_ranges};
 
 /// Interface names hold 15 characters; with this and 11 digits of the sandbox's identifier they are unique enough.
 const LINK_PREFIX: &str = "veth";
 const LINK_DIGITS: usize = 11;
+const RANGES_WAIT: Duration = Duration::from_secs(20);
 
 /// The network of this node's pods. Cheap to clone.
 #[derive(Clone)]
@@ -26,11 +29,13 @@ pub struct PodNetwork {
 }
 
 struct Shared {
-    config: Config,
     state: Mutex<State>,
+    /// Whether the node's ranges are known.
+    known: watch::Sender<bool>,
 }
 
 struct State {
+    config: Arc<Config>,
     kernel: Kernel,
     /// One of each family configured.
     pools: Vec<AddressPool>,
@@ -39,13 +44,45 @@ struct State {
 
 impl PodNetwork {
     /// Checks the configuration and that no network of the machine is in the way; changes nothing yet.
-    pub fn build(config: Config) -> Result<Self, NetworkError> {
+    ///
+    /// Without ranges in the configuration, those that the machine's bridge has from an earlier run are taken, and
+    /// pods wait until [`PodNetwork::set_ranges`] when there are none.
+    pub fn build(mut config: Config) -> Result<Self, NetworkError> {
         config.validate()?;
         let mut kernel = Kernel::open()?;
-        check_overlap(&config, &kernel.observe()?)?;
-        let pools = config.pod_cidrs.iter().map(|range| AddressPool::new(*range)).collect();
-        let state = Mutex::new(State { kernel, pools, prepared: false });
-        Ok(Self { shared: Arc::new(Shared { config, state }) })
+        let observed = kernel.observe()?;
+        check_overlap(&config, &observed)?;
+        if config.pod_cidrs.is_empty() {
+            config.pod_cidrs = earlier_ranges(&config, &observed);
+        }
+        let known = watch::Sender::new(!config.pod_cidrs.is_empty());
+        let pools = pools(&config);
+        let state = Mutex::new(State { config: Arc::new(config), kernel, pools, prepared: false });
+        Ok(Self { shared: Arc::new(Shared { state, known }) })
+    }
+
+    /// Takes the ranges that the cluster gave this node; no change when it has them already.
+    pub async fn set_ranges(&self, ranges: Vec<IpNet>) -> Result<(), NetworkError> {
+        self.blocking(move |config, state| {
+            if config.pod_cidrs == ranges {
+                return state.ensure_prepared(config);
+            }
+            let config = Arc::new(Config { pod_cidrs: ranges, ..config.clone() });
+            config.validate()?;
+            state.pools = pools(&config);
+            state.config = config.clone();
+            state.prepare(&config)
+        })
+        .await?;
+        self.shared.known.send_replace(true);
+        Ok(())
+    }
+
+    /// Waits until the node's ranges are known.
+    pub async fn ranges_known(&self) {
+        let mut known = self.shared.known.subscribe();
+        // The sender lives as long as `self`.
+        let _closed = known.wait_for(|known| *known).await;
     }
 
     /// Brings the machine into the desired state: bridge, addresses, routes, kernel parameters, rules. Doing so again
@@ -56,18 +93,19 @@ impl PodNetwork {
 
     /// The machine's own address in each family: the pods' gateway.
     pub fn gateways(&self) -> Vec<IpAddr> {
-        self.shared.config.gateways()
+        self.config().gateways()
     }
 
-    pub fn config(&self) -> &Config {
-        &self.shared.config
+    /// The configuration with the ranges that are in use now.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.state.lock().config.clone()
     }
 
     /// Removes every trace: links, table, namespaces. All steps are tried; the first error is returned.
     pub async fn teardown(&self) -> Result<(), NetworkError> {
         self.blocking(|config, state| {
             state.prepared = false;
-            state.pools = config.pod_cidrs.iter().map(|range| AddressPool::new(*range)).collect();
+            state.pools = pools(config);
             state.teardown(config)
         })
         .await
@@ -79,8 +117,12 @@ impl PodNetwork {
         work: impl FnOnce(&Config, &mut State) -> Result<T, NetworkError> + Send + 'static,
     ) -> Result<T, NetworkError> {
         let shared = self.shared.clone();
-        let joined =
-            tokio::task::spawn_blocking(move || work(&shared.config, &mut shared.state.lock())).await;
+        let joined = tokio::task::spawn_blocking(move || {
+            let mut state = shared.state.lock();
+            let config = state.config.clone();
+            work(&config, &mut state)
+        });
+        let joined = joined.await;
         joined.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(error) => Err(NetworkError::Config(format!("the process is stopping: {error}"))),
@@ -90,8 +132,13 @@ impl PodNetwork {
 
 /// Removes every trace of a network that is not running, e.g. for `kobune reset`.
 pub fn teardown(config: &Config) -> Result<(), NetworkError> {
-    let mut state = State { kernel: Kernel::open()?, pools: Vec::new(), prepared: false };
+    let kernel = Kernel::open()?;
+    let mut state = State { config: Arc::new(config.clone()), kernel, pools: Vec::new(), prepared: false };
     state.teardown(config)
+}
+
+fn pools(config: &Config) -> Vec<AddressPool> {
+    config.pod_cidrs.iter().map(|range| AddressPool::new(*range)).collect()
 }
 
 impl State {
@@ -205,7 +252,7 @@ impl State {
     }
 
     fn teardown(&mut self, config: &Config) -> Result<(), NetworkError> {
-        let mut results = Vec::new();
+        let mut results = vec![crate::overlay::teardown(config)];
         match self.kernel.ports(&config.bridge) {
             Ok(ports) => results.extend(ports.iter().map(|port| self.kernel.remove_link(&port.name))),
             Err(error) => results.push(Err(error)),
@@ -262,6 +309,11 @@ impl SandboxNetwork for PodNetwork {
     ) -> Result<Vec<IpAddr>, RuntimeError> {
         let what = format!("network of pod {}/{}", pod.namespace, pod.name);
         let (id, netns) = (id.clone(), netns.to_owned());
+        // The cluster may still be about to give this node its ranges.
+        if tokio::time::timeout(RANGES_WAIT, self.ranges_known()).await.is_err() {
+            let cause = "the cluster has not given this node a pod range (Node.spec.podCIDR) yet".to_owned();
+            return Err(RuntimeError::Other { what, cause });
+        }
         self.blocking(move |config, state| state.attach(config, &id, &netns))
             .await
             .map_err(runtime_error(what))

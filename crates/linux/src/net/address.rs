@@ -73,7 +73,7 @@ fn body(message: &mut Writer, address: &Address) {
     message.attribute(IFA_ADDRESS, &octets(ip));
 }
 
-fn parse(kind: u16, body: &[u8]) -> Option<Address> {
+pub(super) fn parse(kind: u16, body: &[u8]) -> Option<Address> {
     if kind != NEW_ADDRESS || body.len() < 8 {
         return None;
     }

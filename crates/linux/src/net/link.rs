@@ -1,7 +1,9 @@
-//! Links: bridges and veth pairs.
+//! Links: bridges, veth pairs and VXLAN devices.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
+use super::address::{ip, octets};
 use super::socket::{NetlinkError, Socket};
 use super::wire::{self, ACK, CREATE, EXCLUSIVE, Writer};
 
@@ -19,7 +21,13 @@ const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
-const BRIDGE_PORT_MODE: u16 = 4;
+const BRIDGE_PORT_ISOLATED: u16 = 33;
+const VXLAN_ID: u16 = 1;
+const VXLAN_LINK: u16 = 3;
+const VXLAN_LOCAL: u16 = 4;
+const VXLAN_LEARNING: u16 = 7;
+const VXLAN_PORT: u16 = 15;
+const VXLAN_LOCAL6: u16 = 17;
 const AF_BRIDGE: u8 = 7;
 const UP: u32 = 1;
 
@@ -38,6 +46,22 @@ pub struct Link {
     pub master: Option<u32>,
     /// `bridge`, `veth`, …; empty for hardware.
     pub kind: String,
+    /// What a VXLAN device was made with.
+    pub vxlan: Option<Vxlan>,
+}
+
+/// The tunnel of a VXLAN device (RFC 7348). Where a frame goes is only what the forwarding table says: it learns
+/// nothing from packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// The network's identifier (VNI).
+    pub id: u32,
+    /// UDP port.
+    pub port: u16,
+    /// The address that tunnelled packets come from.
+    pub local: IpAddr,
+    /// The index of the link that carries them.
+    pub underlay: u32,
 }
 
 /// A bridge to be made.
@@ -98,6 +122,28 @@ impl Socket {
         self.request(request)
     }
 
+    /// Makes a VXLAN device, up; `EEXIST` when the name or the tunnel is taken.
+    pub fn create_vxlan(
+        &mut self,
+        name: &str,
+        mac: MacAddress,
+        mtu: u32,
+        tunnel: &Vxlan,
+    ) -> Result<(), NetlinkError> {
+        let mut request = Writer::new();
+        request.message(NEW_LINK, ACK | CREATE | EXCLUSIVE, |message| {
+            message.raw(&header(0, 0, UP, UP));
+            message.text(IFLA_IFNAME, name);
+            message.attribute(IFLA_ADDRESS, &mac);
+            message.u32(IFLA_MTU, mtu);
+            message.nested(IFLA_LINKINFO, |info| {
+                info.text(INFO_KIND, "vxlan");
+                info.nested(INFO_DATA, |data| write_vxlan(data, tunnel));
+            });
+        });
+        self.request(request)
+    }
+
     /// Makes a veth pair whose peer is born in its namespace. The near end is up and a port of the bridge.
     pub fn create_veth<N: AsFd>(&mut self, veth: &Veth<'_, N>) -> Result<(), NetlinkError> {
         let namespace = veth.peer_namespace.as_fd().as_raw_fd() as u32;
@@ -124,12 +170,12 @@ impl Socket {
         self.request(request)
     }
 
-    /// Lets a bridge send a frame back through the port it came from.
-    pub fn set_hairpin(&mut self, port: u32) -> Result<(), NetlinkError> {
+    /// Keeps a port from reaching the bridge's other isolated ports directly.
+    pub fn set_isolated(&mut self, port: u32) -> Result<(), NetlinkError> {
         let mut request = Writer::new();
         request.message(SET_LINK, ACK, |message| {
             message.raw(&header(AF_BRIDGE, port, 0, 0));
-            message.nested(IFLA_PROTINFO, |info| info.u8(BRIDGE_PORT_MODE, 1));
+            message.nested(IFLA_PROTINFO, |info| info.u8(BRIDGE_PORT_ISOLATED, 1));
         });
         self.request(request)
     }
@@ -172,7 +218,23 @@ fn header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
     bytes
 }
 
-fn parse(kind: u16, body: &[u8]) -> Option<Link> {
+fn write_vxlan(data: &mut Writer, tunnel: &Vxlan) {
+    data.u32(VXLAN_ID, tunnel.id);
+    data.u32(VXLAN_LINK, tunnel.underlay);
+    let local = if tunnel.local.is_ipv4() { VXLAN_LOCAL } else { VXLAN_LOCAL6 };
+    data.attribute(local, &octets(tunnel.local));
+    data.u8(VXLAN_LEARNING, 0);
+    data.attribute(VXLAN_PORT, &tunnel.port.to_be_bytes());
+}
+
+fn parse_vxlan(data: &[u8]) -> Option<Vxlan> {
+    let number = |kind| wire::find(data, kind).map(wire::read_u32);
+    let local = wire::find(data, VXLAN_LOCAL).or_else(|| wire::find(data, VXLAN_LOCAL6)).and_then(ip)?;
+    let port = wire::find(data, VXLAN_PORT)?.first_chunk().map(|port| u16::from_be_bytes(*port))?;
+    Some(Vxlan { id: number(VXLAN_ID)?, port, local, underlay: number(VXLAN_LINK).unwrap_or(0) })
+}
+
+pub(super) fn parse(kind: u16, body: &[u8]) -> Option<Link> {
     if kind != NEW_LINK || body.len() < 16 {
         return None;
     }
@@ -184,7 +246,11 @@ fn parse(kind: u16, body: &[u8]) -> Option<Link> {
             IFLA_MTU => link.mtu = wire::read_u32(value),
             IFLA_MASTER => link.master = Some(wire::read_u32(value)),
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
-            IFLA_LINKINFO => link.kind = wire::find(value, INFO_KIND).map(wire::text).unwrap_or_default(),
+            IFLA_LINKINFO => {
+                link.kind = wire::find(value, INFO_KIND).map(wire::text).unwrap_or_default();
+                let data = wire::find(value, INFO_DATA).filter(|_| link.kind == "vxlan");
+                link.vxlan = data.and_then(parse_vxlan);
+            }
             _ => {}
         }
     }

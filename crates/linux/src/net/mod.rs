@@ -6,13 +6,18 @@
 pub mod address;
 pub mod conntrack;
 pub mod link;
+pub mod monitor;
 pub mod namespace;
+pub mod neighbour;
 pub mod route;
 pub mod socket;
 pub mod sysctl;
+pub mod tun;
 pub mod wire;
 
 pub use address::{Address, AddressFlags};
-pub use link::{Bridge, Link, MacAddress, Veth};
+pub use link::{Bridge, Link, MacAddress, Veth, Vxlan};
+pub use monitor::{Change, Monitor};
+pub use neighbour::{Forwarding, Neighbour};
 pub use route::{Route, RouteKind};
 pub use socket::{NetlinkError, Protocol, Socket};

@@ -16,7 +16,10 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 const TABLE_MAIN: u8 = 254;
-const PROTOCOL_STATIC: u8 = 4;
+/// Routes that a program of no special kind made (`RTPROT_STATIC`).
+pub const PROTOCOL_STATIC: u8 = 4;
+/// Routes to other nodes' pods: a number that nothing else has, so that they are known again after a restart.
+pub const PROTOCOL_OVERLAY: u8 = 75;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const TYPE_UNICAST: u8 = 1;
@@ -30,6 +33,8 @@ pub struct Route {
     pub link: u32,
     /// The source address that connections of this machine get.
     pub source: Option<IpAddr>,
+    /// Who made it.
+    pub protocol: u8,
 }
 
 /// How the destination is reached.
@@ -90,7 +95,7 @@ fn body(message: &mut Writer, route: &Route) {
         0,
         0,
         TABLE_MAIN,
-        PROTOCOL_STATIC,
+        route.protocol,
         scope,
         TYPE_UNICAST,
         0,
@@ -112,7 +117,7 @@ fn body(message: &mut Writer, route: &Route) {
     }
 }
 
-fn parse(kind: u16, body: &[u8]) -> Option<Route> {
+pub(super) fn parse(kind: u16, body: &[u8]) -> Option<Route> {
     if kind != NEW_ROUTE || body.len() < 12 || body[4] != TABLE_MAIN || body[7] != TYPE_UNICAST {
         return None;
     }
@@ -129,5 +134,13 @@ fn parse(kind: u16, body: &[u8]) -> Option<Route> {
         kind: address(RTA_GATEWAY).map_or(RouteKind::Link, RouteKind::Gateway),
         link: wire::find(attributes, RTA_OIF).map_or(0, wire::read_u32),
         source: address(RTA_PREFSRC),
+        protocol: body[5],
     })
+}
+
+/// Appends the removals of routes.
+pub fn write_route_removals(request: &mut Writer, routes: &[Route]) {
+    for route in routes {
+        request.message(DELETE_ROUTE, ACK, |message| body(message, route));
+    }
 }

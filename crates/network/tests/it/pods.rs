@@ -1,29 +1,15 @@
-//! The pod network against the kernel, in network namespaces of the test's own. Needs root; skips without.
+//! The pods of one node.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use containers::{PodIdentity, SandboxId, SandboxNetwork};
 use linux::net::{Protocol, Socket, namespace};
 use linux::nft::{self, Family};
 use network::{Config, PodNetwork};
 
-/// Runs an async test in a network namespace of its own.
-fn isolated(work: impl AsyncFnOnce(PathBuf) + Send) {
-    if !std::fs::read_to_string("/proc/self/status").unwrap().contains("Uid:\t0\t") {
-        eprintln!("skipped: making network namespaces needs root");
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().to_owned();
-    namespace::within_new(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(work(path));
-    })
-    .unwrap();
-}
+use crate::{fetch, isolated, serve};
 
 fn config(namespaces: &Path) -> Config {
     Config {
@@ -35,6 +21,7 @@ fn config(namespaces: &Path) -> Config {
         local_addresses: vec!["10.202.0.10".parse().unwrap()],
         mtu: Some(1400),
         namespaces: Some(namespaces.to_owned()),
+        ..Config::default()
     }
 }
 
@@ -47,25 +34,6 @@ async fn attach(network: &PodNetwork, directory: &Path, number: u8) -> (PathBuf,
     namespace::create(&netns).unwrap();
     let addresses = network.attach(&sandbox(number), &PodIdentity::default(), &netns).await.unwrap();
     (netns, addresses)
-}
-
-/// Accepts one connection in a namespace, says who came, and returns its address.
-fn serve(netns: &Path, address: IpAddr) -> (SocketAddr, std::thread::JoinHandle<()>) {
-    let file = std::fs::File::open(netns).unwrap();
-    let listener = namespace::within(&file, || TcpListener::bind((address, 0)).unwrap()).unwrap();
-    let at = listener.local_addr().unwrap();
-    let thread = std::thread::spawn(move || {
-        let (mut stream, from) = listener.accept().unwrap();
-        stream.write_all(from.ip().to_string().as_bytes()).unwrap();
-    });
-    (at, thread)
-}
-
-fn fetch(to: SocketAddr) -> String {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]
