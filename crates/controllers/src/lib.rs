@@ -12,6 +12,7 @@ pub mod endpoints;
 pub mod garbage_collector;
 pub mod job;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod persistent_volume;
 pub mod pod_gc;
@@ -40,6 +41,8 @@ pub struct Config {
     pub root_ca: String,
     /// How long a node may be silent before it counts as gone.
     pub node_grace_period: std::time::Duration,
+    /// What nodes' pod ranges are made of.
+    pub node_ranges: node_ipam::NodeRanges,
 }
 
 /// All controllers, wired and not yet running.
@@ -98,6 +101,7 @@ impl Controllers {
             Arc::new(service_account::ServiceAccounts::new(caches)),
             Arc::new(root_ca::RootCa::new(caches, self.config.root_ca.clone())),
             Arc::new(node_lifecycle::NodeLifecycle::new(caches, self.config.node_grace_period)),
+            Arc::new(node_ipam::NodeIpam::new(caches, self.config.node_ranges.clone())),
             Arc::new(pod_gc::PodGarbage::new(caches)),
             Arc::new(cluster_roles::Aggregation::new(caches)),
         ]

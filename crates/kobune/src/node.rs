@@ -55,18 +55,31 @@ pub fn cgroup_root(settings: &Settings) -> String {
 
 /// The network of this instance's pods.
 pub fn network_config(settings: &Settings) -> network::Config {
-    let bridge = match settings.instance.strip_prefix("kobune") {
-        Some("") | None => "kobune0".to_owned(),
-        Some(other) => format!("kb{other}"),
+    let (bridge, device) = match settings.instance.strip_prefix("kobune") {
+        Some("") | None => ("kobune0".to_owned(), "flannel".to_owned()),
+        Some(other) => (format!("kb{other}"), format!("kb{other}")),
     };
     network::Config {
         bridge,
+        device,
         table: settings.instance.clone(),
         pod_cidrs: vec![settings.pod_cidr()],
         cluster_cidrs: vec![settings.cluster_cidr],
         service_cidrs: vec![settings.service_cidr],
         namespaces: Some(settings.data_dir.join("run/netns")),
+        backend: settings.backend.clone(),
+        // A machine without a network has no other nodes.
+        node_addresses: Some(settings.node_ip).filter(|address| !address.is_loopback()).into_iter().collect(),
+        subnet_file: Some(subnet_file(settings)),
         ..network::Config::default()
+    }
+}
+
+/// Where flannel writes it; another instance on the machine has its own.
+fn subnet_file(settings: &Settings) -> PathBuf {
+    match settings.instance.as_str() {
+        "kobune" => "/run/flannel/subnet.env".into(),
+        _ => settings.data_dir.join("run/subnet.env"),
     }
 }
 
@@ -100,7 +113,7 @@ impl Node {
         Ok(Self { runtime, network, images, settings: settings.clone(), env: env.clone(), listener })
     }
 
-    /// Adds the services of a node: `network`, `services`, `dns`, `kubelet`.
+    /// Adds the services of a node: `network`, `overlay`, `services`, `dns`, `kubelet`.
     pub fn register(
         self,
         graph: &mut Graph,
@@ -120,6 +133,17 @@ impl Node {
             network.prepare().await.map_err(|error| Failure::chain(&error).message)?;
             ready.set();
             shutdown.cancelled().await;
+            Ok(())
+        });
+        let (network, node, caches) =
+            (self.network.clone(), self.settings.node_name.clone(), dependencies.caches.clone());
+        // The kubelet does not wait for it: it makes the Node that this needs.
+        graph.add("overlay", &["network"], on, move |ready, shutdown| async move {
+            let overlay = network::Overlay::build(network, &node, &caches)
+                .map_err(|error| Failure::chain(&error).message)?;
+            let (reached, _first) = tokio::sync::oneshot::channel();
+            ready.set();
+            overlay.run(reached, shutdown).await;
             Ok(())
         });
         let config = services_config(&self.settings);

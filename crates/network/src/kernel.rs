@@ -193,7 +193,8 @@ fn pod_routes(link: u32, address: IpNet, gateway: IpAddr) -> [Route; 3] {
     };
     let source = Some(address.addr());
     let through = RouteKind::Gateway(gateway);
-    let route = |destination, kind, source| Route { destination, kind, link, source, protocol: PROTOCOL_STATIC };
+    let route =
+        |destination, kind, source| Route { destination, kind, link, source, protocol: PROTOCOL_STATIC };
     [
         route(IpNet::from(gateway), RouteKind::Link, source),
         route(address.trunc(), through, source),

@@ -35,6 +35,8 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// How packets reach the pods of other nodes.
     pub backend: Backend,
+    /// What names of the backend's devices begin with, at most 10 characters. Two instances on one machine need two.
+    pub device: String,
     /// This machine's own addresses as other nodes reach them: at most one of each family. Without any, there are
     /// no other nodes.
     pub node_addresses: Vec<IpAddr>,
@@ -55,6 +57,7 @@ impl Default for Config {
             local_addresses: Vec::new(),
             mtu: None,
             backend: Backend::default(),
+            device: "flannel".to_owned(),
             node_addresses: Vec::new(),
             subnet_file: None,
             namespaces: None,
@@ -150,6 +153,11 @@ impl Config {
         Ok(())
     }
 
+    /// The names of the devices that the backend may make.
+    pub(crate) fn devices(&self) -> Vec<String> {
+        self.backend.devices(&self.device)
+    }
+
     pub(crate) fn gateways(&self) -> Vec<IpAddr> {
         self.pod_cidrs.iter().map(|range| AddressPool::new(*range).gateway()).collect()
     }
@@ -163,7 +171,7 @@ impl Config {
 /// Refuses cluster networks that meet a route or address of the machine which is not our own bridge's.
 pub(crate) fn check_overlap(config: &Config, observed: &Observed) -> Result<(), NetworkError> {
     let own: Vec<u32> = {
-        let devices = config.backend.devices();
+        let devices = config.devices();
         let is_own = |link: &&Link| link.name == config.bridge || devices.contains(&link.name);
         observed.links.iter().filter(is_own).map(|link| link.index).collect()
     };
@@ -172,9 +180,7 @@ pub(crate) fn check_overlap(config: &Config, observed: &Observed) -> Result<(), 
         link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     };
     let foreign = |route: &&Route| {
-        !own.contains(&route.link)
-            && route.destination.prefix_len() > 0
-            && route.protocol != PROTOCOL_OVERLAY
+        !own.contains(&route.link) && route.destination.prefix_len() > 0 && route.protocol != PROTOCOL_OVERLAY
     };
     let routes = observed.routes.iter().filter(foreign);
     let routes = routes

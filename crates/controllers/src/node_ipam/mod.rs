@@ -156,7 +156,10 @@ impl Given {
 impl NodeRanges {
     /// How many nodes there can be.
     fn count(&self) -> u128 {
-        let parts = self.ranges.iter().map(|(range, prefix)| 1u128 << (prefix.saturating_sub(range.prefix_len())).min(64));
+        let parts = self
+            .ranges
+            .iter()
+            .map(|(range, prefix)| 1u128 << (prefix.saturating_sub(range.prefix_len())).min(64));
         parts.min().unwrap_or(0)
     }
 
@@ -226,6 +229,10 @@ mod tests {
         assert_eq!(given.give("d", 3), Some(1));
         given.take("e", 9);
         given.take("a", 9);
-        assert_eq!(given.give("f", 30), Some(0), "a node that turns out to have another part frees its first one");
+        assert_eq!(
+            given.give("f", 30),
+            Some(0),
+            "a node that turns out to have another part frees its first one"
+        );
     }
 }

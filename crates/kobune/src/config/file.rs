@@ -1,4 +1,4 @@
-//! The configuration file. The fields are the flags, in camel case; `registries` has no flag.
+//! The configuration file. The fields are the flags, in camel case; `registries` and `backend` have no flag.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ pub struct File {
     #[serde(rename = "nodeIP")]
     pub node_ip: Option<IpAddr>,
     pub registries: Registries,
+    /// How packets reach other nodes' pods, as in flannel's `net-conf.json`: `{type: vxlan, directRouting: true}`.
+    pub backend: network::Backend,
     pub log: Option<String>,
 }
 

@@ -25,6 +25,7 @@ pub struct Settings {
     pub node_name: String,
     pub node_ip: IpAddr,
     pub registries: Registries,
+    pub backend: network::Backend,
     /// Names the bridge, the nftables table and the cgroup of this instance.
     pub instance: String,
     pub log: Option<String>,
@@ -50,6 +51,7 @@ impl Settings {
             node_name: flags.node_name.clone().or(file.node_name).map_or_else(host_name, Ok)?,
             node_ip: flags.node_ip.or(file.node_ip).unwrap_or_else(own_address),
             registries: file.registries,
+            backend: file.backend,
             instance: instance(&data_dir),
             log: flags.log.clone().or(file.log),
             data_dir,
@@ -167,13 +169,14 @@ mod tests {
     fn the_file_says_everything_that_flags_do() {
         let settings = settings(
             "dataDir: /tmp/x\nlisten: 127.0.0.1:7443\nclusterCIDR: 10.9.0.0/16\nserviceCIDR: 10.8.0.0/16\nnodeName: n1\n\
-             registries:\n  localhost:5000:\n    plainHttp: true\n",
+             registries:\n  localhost:5000:\n    plainHttp: true\nbackend: {Type: host-gw}\n",
         )
         .unwrap();
         assert_eq!(settings.pod_cidr().to_string(), "10.9.0.0/24");
         assert_eq!(settings.service_address(10).to_string(), "10.8.0.10");
         assert_eq!(settings.local_url(), "https://127.0.0.1:7443");
         assert!(settings.registries["localhost:5000"].plain_http);
+        assert_eq!(settings.backend, network::Backend::HostGw);
         assert_ne!(settings.instance, "kobune");
     }
 

@@ -197,6 +197,10 @@ impl ControlPlane {
             rows: rows(&self.server.table()),
             root_ca: self.authority.pem().to_owned(),
             node_grace_period: NODE_GRACE_PERIOD,
+            node_ranges: controllers::node_ipam::NodeRanges {
+                ranges: vec![(self.settings.cluster_cidr, self.settings.pod_cidr().prefix_len())],
+                first: Some(self.settings.node_name.clone()),
+            },
         };
         let (server, env, shared) = (self.server.clone(), self.env.clone(), caches.clone());
         graph.add("controllers", &["cluster"], on, move |ready, shutdown| async move {

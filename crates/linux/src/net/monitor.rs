@@ -50,7 +50,8 @@ impl Monitor {
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, GROUPS))?;
         // SAFETY: the monitor owns the descriptor, which stays open and the same until both are dropped together.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)?;
+        let fd =
+            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)?;
         Ok(Self { fd, buffer: vec![0; BUFFER_BYTES] })
     }
 

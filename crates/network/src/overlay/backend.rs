@@ -83,23 +83,25 @@ impl Backend {
         }
     }
 
-    /// The names of the devices that it may make.
-    pub(crate) fn devices(&self) -> Vec<String> {
+    /// The names of the devices that it may make; `prefix` is `flannel` where tools look for them.
+    pub(crate) fn devices(&self, prefix: &str) -> Vec<String> {
         match self {
-            Self::Vxlan(vxlan) => [true, false].map(|ipv4| vxlan.device(ipv4)).into(),
-            Self::Udp(_) => vec![TUN_DEVICE.to_owned()],
+            Self::Vxlan(vxlan) => [true, false].map(|ipv4| vxlan.device(prefix, ipv4)).into(),
+            Self::Udp(_) => vec![tun_device(prefix)],
             Self::HostGw | Self::Alloc => Vec::new(),
         }
     }
 }
 
 /// The `udp` backend's device.
-pub(crate) const TUN_DEVICE: &str = "flannel0";
+pub(crate) fn tun_device(prefix: &str) -> String {
+    format!("{prefix}0")
+}
 
 impl Vxlan {
     /// The device of one family of tunnels.
-    pub(crate) fn device(&self, ipv4: bool) -> String {
-        format!("{}.{}", if ipv4 { "flannel" } else { "flannel-v6" }, self.vni)
+    pub(crate) fn device(&self, prefix: &str, ipv4: bool) -> String {
+        format!("{prefix}{}.{}", if ipv4 { "" } else { "-v6" }, self.vni)
     }
 }
 

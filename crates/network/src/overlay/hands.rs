@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use linux::net::wire::Writer;
 use linux::net::{Address, AddressFlags, NetlinkError, Protocol, Route, Socket, neighbour, route};
 
-use super::backend::Backend;
+use super::backend::{Backend, tun_device};
 use super::lease::Lease;
 use super::plan::{self, Desired, EntrySteps, LinkStep, Machine};
 use super::udp::Relay;
@@ -38,7 +38,9 @@ impl Hands {
         self.carry(config, &desired)?;
         let machine = if desired.peers.is_empty() { machine } else { self.observe()? };
         let steps = plan::diff_links(config, &desired, &machine);
-        let machine = if steps.is_empty() { machine } else {
+        let machine = if steps.is_empty() {
+            machine
+        } else {
             for step in &steps {
                 self.step(step).map_err(doing(format!("overlay: {step:?}")))?;
             }
@@ -76,7 +78,7 @@ impl Hands {
         }
         let relay = match self.relay.take() {
             Some(relay) => relay,
-            None => Relay::start(&config.node_addresses, udp.port)
+            None => Relay::start(&tun_device(&config.device), &config.node_addresses, udp.port)
                 .map_err(io("the udp backend cannot start".to_owned()))?,
         };
         relay.set_peers(&desired.peers);
@@ -138,6 +140,10 @@ impl Hands {
 pub fn teardown(config: &Config) -> Result<(), NetworkError> {
     let mut hands = Hands::open()?;
     let machine = hands.observe()?;
+    if !machine.base.links.iter().any(|link| link.name == config.bridge) {
+        // It never ran here: what looks like its routes is another instance's.
+        return Ok(());
+    }
     let nothing = Desired::default();
     let entries = plan::diff_entries(config, &nothing, &machine);
     let mut results = vec![hands.write(&entries)];

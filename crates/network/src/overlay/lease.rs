@@ -59,7 +59,8 @@ impl Lease {
     /// What a Node, as stored JSON, says. Malformed parts count as absent.
     pub fn read(stored: &[u8]) -> Self {
         let node: Node = serde_json::from_slice(stored).unwrap_or_default();
-        let single = Some(node.spec.pod_cidr).filter(|range| !range.is_empty() && node.spec.pod_cidrs.is_empty());
+        let single =
+            Some(node.spec.pod_cidr).filter(|range| !range.is_empty() && node.spec.pod_cidrs.is_empty());
         let ranges = node.spec.pod_cidrs.iter().chain(&single).filter_map(|range| range.parse().ok());
         let said = |name: &str| node.metadata.annotations.get(&format!("{PREFIX}{name}"));
         let addresses = |names: [&str; 2]| -> Vec<IpAddr> {

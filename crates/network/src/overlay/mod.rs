@@ -25,8 +25,8 @@ use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
 use tokio::sync::oneshot;
 
 pub use backend::{Backend, Udp, Vxlan};
-pub(crate) use hands::teardown;
 use hands::Hands;
+pub(crate) use hands::teardown;
 pub use lease::Lease;
 
 use crate::plan::NetworkError;
@@ -55,7 +55,8 @@ impl Overlay {
     /// Opens the sockets; changes nothing yet. `client` must be allowed to patch this Node, `caches` to watch Nodes.
     /// Must be called inside a tokio runtime.
     pub fn build(network: PodNetwork, node: &str, caches: &Caches) -> Result<Self, NetworkError> {
-        let monitor = Monitor::open().map_err(crate::kernel::io("cannot follow the machine's links".to_owned()))?;
+        let monitor =
+            Monitor::open().map_err(crate::kernel::io("cannot follow the machine's links".to_owned()))?;
         Ok(Self {
             node: node.to_owned(),
             nodes: caches.of::<Node>(),
@@ -95,7 +96,10 @@ impl Overlay {
                 }
                 Ok(false) => None,
                 Err(error) => {
-                    tracing::warn!(error = error as &dyn std::error::Error, "other nodes' pods may be out of reach");
+                    tracing::warn!(
+                        error = error as &dyn std::error::Error,
+                        "other nodes' pods may be out of reach"
+                    );
                     wait = (wait * 2).min(RETRY_MAX);
                     Some(wait)
                 }
@@ -190,7 +194,7 @@ impl Overlay {
     /// Whether a change of the machine may undo something of ours, or moves what it stands on.
     fn is_ours(&self, change: &Change) -> bool {
         let config = self.network.config();
-        let devices = config.backend.devices();
+        let devices = config.devices();
         match change {
             Change::Missed => true,
             Change::Link(link) | Change::LinkGone(link) => {
@@ -198,7 +202,8 @@ impl Overlay {
             }
             Change::Address(address) | Change::AddressGone(address) => {
                 let ip = address.address.addr();
-                config.node_addresses.contains(&ip) || config.pod_cidrs.iter().any(|range| range.network() == ip)
+                config.node_addresses.contains(&ip)
+                    || config.pod_cidrs.iter().any(|range| range.network() == ip)
             }
             Change::RouteGone(route) => {
                 config.cluster_cidrs.iter().any(|cluster| cluster.contains(&route.destination))
@@ -255,7 +260,9 @@ impl Overlay {
         }
         let patch = json!({"metadata": {"annotations": lease.annotations(&config.backend)}});
         let patched = self.client.cluster::<Node>().patch(&self.node, Patch::Merge(patch)).await;
-        patched.map_err(|status| NetworkError::Config(format!("cannot publish how this node is reached: {status}")))?;
+        patched.map_err(|status| {
+            NetworkError::Config(format!("cannot publish how this node is reached: {status}"))
+        })?;
         self.published = Some(lease);
         Ok(())
     }

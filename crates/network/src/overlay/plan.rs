@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use linux::net::route::PROTOCOL_OVERLAY;
 use linux::net::{Address, Forwarding, Link, MacAddress, Neighbour, Route, RouteKind, Vxlan as Tunnel};
 
-use super::backend::{Backend, TUN_DEVICE, Vxlan};
+use super::backend::{Backend, Vxlan, tun_device};
 use super::lease::{Lease, tunnel_mac_of};
 use crate::addresses::AddressPool;
 use crate::plan::{Config, Observed, pod_mtu, underlay};
@@ -58,7 +58,12 @@ pub struct Machine {
 #[derive(Clone, Debug, PartialEq)]
 pub enum LinkStep {
     Remove(u32),
-    Create { name: String, mac: MacAddress, mtu: u32, tunnel: Tunnel },
+    Create {
+        name: String,
+        mac: MacAddress,
+        mtu: u32,
+        tunnel: Tunnel,
+    },
     SetMtu(u32, u32),
     SetUp(u32),
     RemoveAddress(Address),
@@ -85,7 +90,8 @@ impl EntrySteps {
 
 /// The machine as the other nodes' leases want it.
 pub fn compile(config: &Config, leases: &BTreeMap<String, Lease>, machine: &Machine) -> Desired {
-    let mut compiler = Compiler { config, machine: &machine.base, desired: Desired::default(), taken: Vec::new() };
+    let mut compiler =
+        Compiler { config, machine: &machine.base, desired: Desired::default(), taken: Vec::new() };
     for (node, lease) in leases {
         for range in &lease.ranges {
             if let Err(problem) = compiler.add(lease, *range) {
@@ -133,7 +139,8 @@ impl Compiler<'_> {
                 let to = self.carrier(lease, ipv4).and_then(|carrier| lease.public_of(carrier));
                 let to = to.ok_or_else(|| NO_COMMON_FAMILY.to_owned())?;
                 self.desired.peers.insert(range, SocketAddr::new(to, udp.port));
-                let route = PodRoute { to: range, gateway: None, device: TUN_DEVICE.to_owned(), source };
+                let route =
+                    PodRoute { to: range, gateway: None, device: tun_device(&self.config.device), source };
                 self.desired.routes.insert(route);
             }
             Backend::Alloc => {}
@@ -151,7 +158,7 @@ impl Compiler<'_> {
         if let Some(other) = self.config.pod_cidrs.iter().chain(&self.taken).find(overlaps) {
             return Err(format!("its pod range {range} overlaps {other} of another node"));
         }
-        let devices = self.config.backend.devices();
+        let devices = self.config.devices();
         let name = |index| self.machine.links.iter().find(|link| link.index == index).map(|link| &link.name);
         let is_ours = |route: &&Route| {
             route.protocol == PROTOCOL_OVERLAY
@@ -192,8 +199,9 @@ impl Compiler<'_> {
             self.desired.routes.insert(route);
             return Ok(());
         }
-        let carrier = self.carrier(lease, range.addr().is_ipv4()).ok_or_else(|| NO_COMMON_FAMILY.to_owned())?;
-        let (device, far) = (vxlan.device(carrier), range.network());
+        let carrier =
+            self.carrier(lease, range.addr().is_ipv4()).ok_or_else(|| NO_COMMON_FAMILY.to_owned())?;
+        let (device, far) = (vxlan.device(&self.config.device, carrier), range.network());
         let public = lease.public_of(carrier).ok_or_else(|| NO_COMMON_FAMILY.to_owned())?;
         let mac = lease.tunnel_mac[usize::from(!carrier)];
         let mac = mac.ok_or_else(|| "says no hardware address of its tunnel".to_owned())?;
@@ -209,17 +217,18 @@ impl Compiler<'_> {
         match &self.config.backend {
             Backend::Vxlan(vxlan) => {
                 let needed = [true, false].into_iter().filter(|carrier| {
-                    let name = vxlan.device(*carrier);
+                    let name = vxlan.device(&self.config.device, *carrier);
                     self.desired.forwardings.iter().any(|(device, ..)| *device == name)
                 });
-                let devices: Vec<_> = needed.filter_map(|carrier| self.vxlan_device(vxlan, carrier, mtu)).collect();
+                let devices: Vec<_> =
+                    needed.filter_map(|carrier| self.vxlan_device(vxlan, carrier, mtu)).collect();
                 self.desired.devices.extend(devices);
             }
             Backend::Udp(_) if !self.desired.peers.is_empty() => {
                 let addresses = self.config.pod_cidrs.iter().map(|range| IpNet::from(range.network()));
                 let addresses = addresses.collect();
                 self.desired.devices.push(Device {
-                    name: TUN_DEVICE.to_owned(),
+                    name: tun_device(&self.config.device),
                     mtu,
                     tunnel: None,
                     addresses,
@@ -238,7 +247,7 @@ impl Compiler<'_> {
         let underlay = underlay(local, self.machine)?.index;
         let tunnel = Tunnel { id: vxlan.vni, port: vxlan.port, local, underlay };
         Some(Device {
-            name: vxlan.device(carrier),
+            name: vxlan.device(&self.config.device, carrier),
             mtu,
             tunnel: Some((tunnel_mac_of(range, carrier), tunnel)),
             addresses: bases.map(|range| IpNet::from(range.network())).collect(),
@@ -252,7 +261,7 @@ const NO_COMMON_FAMILY: &str = "has no address of a family that this node has on
 pub fn diff_links(config: &Config, desired: &Desired, machine: &Machine) -> Vec<LinkStep> {
     let links = &machine.base.links;
     let mut steps = Vec::new();
-    for name in config.backend.devices() {
+    for name in config.devices() {
         let found = links.iter().find(|link| link.name == name);
         let wanted = desired.devices.iter().find(|device| device.name == name);
         match (found, wanted) {
@@ -292,7 +301,8 @@ fn adjust(link: &Link, device: &Device, addresses: &[Address]) -> Vec<LinkStep> 
         !device.addresses.contains(&address.address) && !crate::plan::link_local(address.address)
     };
     steps.extend(present.iter().filter(is_stale).map(|stale| LinkStep::RemoveAddress((*stale).clone())));
-    let missing = device.addresses.iter().filter(|wanted| !present.iter().any(|found| found.address == **wanted));
+    let missing =
+        device.addresses.iter().filter(|wanted| !present.iter().any(|found| found.address == **wanted));
     steps.extend(missing.map(|address| LinkStep::AddAddress(device.name.clone(), *address)));
     steps
 }
@@ -300,26 +310,33 @@ fn adjust(link: &Link, device: &Device, addresses: &[Address]) -> Vec<LinkStep> 
 /// Steps of neighbours, forwarding and routes, when the links are as they are to be.
 pub fn diff_entries(config: &Config, desired: &Desired, machine: &Machine) -> EntrySteps {
     let index = |name: &str| machine.base.links.iter().find(|link| link.name == name).map(|link| link.index);
-    let own: BTreeSet<u32> = config.backend.devices().iter().filter_map(|name| index(name)).collect();
+    let own: BTreeSet<u32> = config.devices().iter().filter_map(|name| index(name)).collect();
     let neighbours: BTreeSet<Neighbour> = desired
         .neighbours
         .iter()
-        .filter_map(|(device, address, mac)| Some(Neighbour { link: index(device)?, address: *address, mac: *mac }))
+        .filter_map(|(device, address, mac)| {
+            Some(Neighbour { link: index(device)?, address: *address, mac: *mac })
+        })
         .collect();
     let forwardings: BTreeSet<Forwarding> = desired
         .forwardings
         .iter()
         .filter_map(|(device, mac, to)| Some(Forwarding { link: index(device)?, mac: *mac, to: *to }))
         .collect();
-    let routes: Vec<Route> = desired.routes.iter().filter_map(|route| to_route(route, index(&route.device)?)).collect();
+    let routes: Vec<Route> =
+        desired.routes.iter().filter_map(|route| to_route(route, index(&route.device)?)).collect();
     let present: BTreeSet<Neighbour> =
         machine.neighbours.iter().filter(|found| own.contains(&found.link)).copied().collect();
     let forwarded: BTreeSet<Forwarding> =
         machine.forwardings.iter().filter(|found| own.contains(&found.link)).copied().collect();
-    let routed: Vec<&Route> =
-        machine.base.routes.iter().filter(|route| route.protocol == PROTOCOL_OVERLAY).collect();
+    let is_routed = |route: &&Route| {
+        route.protocol == PROTOCOL_OVERLAY
+            && config.cluster_cidrs.iter().any(|cluster| cluster.contains(&route.destination))
+    };
+    let routed: Vec<&Route> = machine.base.routes.iter().filter(is_routed).collect();
     // What is replaced by another value of its key is not removed: there is no moment without one.
-    let is_kept = |stale: &Neighbour| neighbours.iter().any(|n| (n.link, n.address) == (stale.link, stale.address));
+    let is_kept =
+        |stale: &Neighbour| neighbours.iter().any(|n| (n.link, n.address) == (stale.link, stale.address));
     EntrySteps {
         remove_routes: routed
             .iter()
@@ -353,7 +370,8 @@ pub fn subnet_file(config: &Config, mtu: u32) -> String {
         let range = config.pod_cidrs.iter().find(of_family);
         if let (Some(network), Some(range)) = (network, range) {
             let gateway = AddressPool::new(*range).gateway();
-            lines += &format!("{prefix}_NETWORK={network}\n{prefix}_SUBNET={gateway}/{}\n", range.prefix_len());
+            lines +=
+                &format!("{prefix}_NETWORK={network}\n{prefix}_SUBNET={gateway}/{}\n", range.prefix_len());
         }
     }
     format!("{lines}FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=true\n")

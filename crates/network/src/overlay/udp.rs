@@ -14,8 +14,6 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::backend::TUN_DEVICE;
-
 const PACKET_MAX: usize = 65_535;
 
 /// Whom to send what to.
@@ -30,8 +28,8 @@ pub struct Relay {
 
 impl Relay {
     /// Makes the device, not up yet, and listens. Must be called inside a tokio runtime.
-    pub fn start(local: &[IpAddr], port: u16) -> io::Result<Self> {
-        let tun = Arc::new(Tun::create(TUN_DEVICE)?);
+    pub fn start(device: &str, local: &[IpAddr], port: u16) -> io::Result<Self> {
+        let tun = Arc::new(Tun::create(device)?);
         let peers = watch::Sender::new(Arc::default());
         let mut tasks = JoinSet::new();
         let mut sockets = Vec::new();
@@ -64,7 +62,7 @@ async fn send_out(tun: Arc<Tun>, sockets: Vec<Arc<UdpSocket>>, peers: watch::Rec
         let length = match tun.receive(&mut packet).await {
             Ok(length) => length,
             Err(error) => {
-                tracing::warn!(%error, "{TUN_DEVICE} is gone");
+                tracing::warn!(%error, "the tun device is gone");
                 return;
             }
         };

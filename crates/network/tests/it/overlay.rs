@@ -179,7 +179,9 @@ impl Node {
     }
 
     fn link(&self, name: &str) -> Option<u32> {
-        inside(&self.netns, || Socket::open(Protocol::Route).unwrap().link(name).unwrap().map(|link| link.index))
+        inside(&self.netns, || {
+            Socket::open(Protocol::Route).unwrap().link(name).unwrap().map(|link| link.index)
+        })
     }
 
     fn reaches(&self, range: &str) -> bool {
@@ -222,7 +224,8 @@ fn check_backend(backend: Backend, six: bool, mtu: u32) {
         for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 1)] {
             let (from, to) = (&nodes[from], &nodes[to]);
             for family in 0..from.addresses.len() {
-                let range = IpNet::new(to.addresses[family], if family == 0 { 24 } else { 64 }).unwrap().trunc();
+                let range =
+                    IpNet::new(to.addresses[family], if family == 0 { 24 } else { 64 }).unwrap().trunc();
                 let took = lab.until("the route is there", || from.reaches(&range.to_string())).await;
                 assert!(took < Duration::from_secs(5), "{took:?}");
                 check_reach(&from.pod, from.addresses[family], &to.pod, to.addresses[family]);
@@ -240,7 +243,9 @@ fn check_backend(backend: Backend, six: bool, mtu: u32) {
         });
         assert_eq!(inner, mtu);
         let file = std::fs::read_to_string(lab.directory.join("run1/subnet.env")).unwrap();
-        assert!(file.contains("FLANNEL_SUBNET=10.42.1.1/24\n") && file.contains(&format!("FLANNEL_MTU={mtu}\n")));
+        assert!(
+            file.contains("FLANNEL_SUBNET=10.42.1.1/24\n") && file.contains(&format!("FLANNEL_MTU={mtu}\n"))
+        );
         nodes.into_iter().for_each(Node::stop);
     });
 }

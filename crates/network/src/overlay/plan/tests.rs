@@ -91,7 +91,10 @@ fn vxlan_has_three_entries_per_node_and_one_device() {
         lease(&backend, &["10.42.1.0/24"], &["192.0.2.2"]),
         lease(&backend, &["10.42.2.0/24"], &["198.51.100.3"]),
     ];
-    check(&config(backend.clone(), false), &leases, expect![[r#"
+    check(
+        &config(backend.clone(), false),
+        &leases,
+        expect![[r#"
         device flannel.1 mtu 1450 [10.42.0.0/32] Some(([10, 89, 10, 42, 0, 0], Vxlan { id: 1, port: 8472, local: 192.0.2.1, underlay: 2 }))
         neighbour flannel.1 10.42.1.0 [a, 59, a, 2a, 1, 0]
         neighbour flannel.1 10.42.2.0 [a, 59, a, 2a, 2, 0]
@@ -99,7 +102,8 @@ fn vxlan_has_three_entries_per_node_and_one_device() {
         forwarding flannel.1 [a, 59, a, 2a, 2, 0] 198.51.100.3
         route 10.42.1.0/24 Some(10.42.1.0) flannel.1 from 10.42.0.1
         route 10.42.2.0/24 Some(10.42.2.0) flannel.1 from 10.42.0.1
-    "#]]);
+    "#]],
+    );
     check(&config(backend, false), &[], expect![""]);
 }
 
@@ -110,13 +114,17 @@ fn direct_routing_is_for_nodes_on_the_same_link() {
         lease(&backend, &["10.42.1.0/24"], &["192.0.2.2"]),
         lease(&backend, &["10.42.2.0/24"], &["198.51.100.3"]),
     ];
-    check(&config(backend, false), &leases, expect![[r#"
+    check(
+        &config(backend, false),
+        &leases,
+        expect![[r#"
         device flannel.1 mtu 1450 [10.42.0.0/32] Some(([10, 89, 10, 42, 0, 0], Vxlan { id: 1, port: 8472, local: 192.0.2.1, underlay: 2 }))
         neighbour flannel.1 10.42.2.0 [a, 59, a, 2a, 2, 0]
         forwarding flannel.1 [a, 59, a, 2a, 2, 0] 198.51.100.3
         route 10.42.1.0/24 Some(192.0.2.2) eth0 from 10.42.0.1
         route 10.42.2.0/24 Some(10.42.2.0) flannel.1 from 10.42.0.1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -126,21 +134,29 @@ fn host_gw_says_which_nodes_it_cannot_reach() {
         lease(&backend, &["10.42.1.0/24"], &["192.0.2.2"]),
         lease(&backend, &["10.42.2.0/24"], &["198.51.100.3"]),
     ];
-    check(&config(backend, false), &leases, expect![[r#"
+    check(
+        &config(backend, false),
+        &leases,
+        expect![[r#"
         route 10.42.1.0/24 Some(192.0.2.2) eth0 from 10.42.0.1
         problem: node n2: 198.51.100.3 is not on a link of this node, as the backend host-gw needs it
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn udp_names_peers() {
     let backend = Backend::Udp(Udp::default());
     let leases = [lease(&backend, &["10.42.1.0/24"], &["198.51.100.3"])];
-    check(&config(backend, false), &leases, expect![[r#"
+    check(
+        &config(backend, false),
+        &leases,
+        expect![[r#"
         device flannel0 mtu 1472 [10.42.0.0/32] None
         route 10.42.1.0/24 None flannel0 from 10.42.0.1
         peer 10.42.1.0/24 198.51.100.3:8285
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -150,7 +166,10 @@ fn each_family_has_its_own_tunnel_where_both_ends_can() {
         lease(&backend, &["10.42.1.0/24", "fd42:0:0:2::/64"], &["192.0.2.2", "2001:db8::2"]),
         lease(&backend, &["10.42.2.0/24", "fd42:0:0:3::/64"], &["192.0.2.3"]),
     ];
-    check(&config(backend, true), &leases, expect![[r#"
+    check(
+        &config(backend, true),
+        &leases,
+        expect![[r#"
         device flannel.1 mtu 1430 [10.42.0.0/32] Some(([10, 89, 10, 42, 0, 0], Vxlan { id: 1, port: 8472, local: 192.0.2.1, underlay: 2 }))
         device flannel-v6.1 mtu 1430 [fd42:0:0:1::/128] Some(([10, 90, 10, 42, 0, 0], Vxlan { id: 1, port: 8472, local: 2001:db8::1, underlay: 2 }))
         neighbour flannel-v6.1 fd42:0:0:2:: [a, 5a, a, 2a, 1, 0]
@@ -164,7 +183,8 @@ fn each_family_has_its_own_tunnel_where_both_ends_can() {
         route 10.42.2.0/24 Some(10.42.2.0) flannel.1 from 10.42.0.1
         route fd42:0:0:2::/64 Some(fd42:0:0:2::) flannel-v6.1 from fd42:0:0:1::1
         route fd42:0:0:3::/64 Some(fd42:0:0:3::) flannel.1 from fd42:0:0:1::1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -206,7 +226,12 @@ fn nodes_that_cannot_be_are_left_out_with_the_reason() {
 fn carry_out(machine: &mut Machine, desired: &Desired, config: &Config) {
     for (index, device) in (10..).zip(&desired.devices) {
         let (mac, tunnel) = device.tunnel.unwrap();
-        let made = Link { mac: Some(mac), vxlan: Some(tunnel), mtu: device.mtu, ..link(index, &device.name, "vxlan") };
+        let made = Link {
+            mac: Some(mac),
+            vxlan: Some(tunnel),
+            mtu: device.mtu,
+            ..link(index, &device.name, "vxlan")
+        };
         machine.base.links.push(made);
         machine.base.addresses.extend(device.addresses.iter().map(|a| Address { link: index, address: *a }));
     }
@@ -258,7 +283,10 @@ fn a_device_that_was_changed_is_mended() {
     assert_eq!(steps, [LinkStep::SetMtu(10, 1450), LinkStep::SetUp(10)]);
     machine.base.links.last_mut().unwrap().mac = Some([0; 6]);
     let steps = diff_links(&config, &desired, &machine);
-    assert!(matches!(steps[..], [LinkStep::Remove(10), LinkStep::Create { .. }, LinkStep::AddAddress(..)]), "{steps:?}");
+    assert!(
+        matches!(steps[..], [LinkStep::Remove(10), LinkStep::Create { .. }, LinkStep::AddAddress(..)]),
+        "{steps:?}"
+    );
 }
 
 #[test]
