@@ -113,7 +113,7 @@ impl Node {
         Ok(Self { runtime, network, images, settings: settings.clone(), env: env.clone(), listener })
     }
 
-    /// Adds the services of a node: `network`, `overlay`, `services`, `dns`, `kubelet`.
+    /// Adds the services of a node: `network`, `overlay`, `policies`, `services`, `dns`, `kubelet`.
     pub fn register(
         self,
         graph: &mut Graph,
@@ -145,6 +145,14 @@ impl Node {
             ready.set();
             overlay.run(reached, shutdown).await;
             Ok(())
+        });
+        let table = self.network.config().policy_table();
+        let (policies, gate) =
+            network::Policies::build(&table, &self.settings.node_name, &dependencies.caches);
+        self.network.guard(gate);
+        graph.add("policies", &["network"], on, move |ready, shutdown| async move {
+            ready.set();
+            policies.run(shutdown).await.map_err(|error| Failure::chain(&error).message)
         });
         let config = services_config(&self.settings);
         let caches = dependencies.caches.clone();

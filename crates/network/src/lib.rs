@@ -5,15 +5,17 @@
 //! both directions, Services work between pods of one node, and no kernel module for filtering bridged frames is
 //! needed. Services themselves are the `proxy` crate's.
 //!
-//! [`Overlay`] is the way to the pods of other nodes.
+//! [`Overlay`] is the way to the pods of other nodes, [`Policies`] keeps NetworkPolicies.
 
 mod addresses;
 mod kernel;
 pub mod overlay;
 mod plan;
 mod pods;
+pub mod policy;
 
 pub use addresses::{AddressPool, PoolError};
 pub use overlay::{Backend, Overlay};
 pub use plan::{Config, NetworkError};
 pub use pods::{PodNetwork, teardown};
+pub use policy::{Gate, Policies};

@@ -73,6 +73,9 @@ pub enum NetworkError {
     /// Packets for pods would go elsewhere, or packets for elsewhere to pods.
     #[error("the cluster network {range} overlaps {existing} of this machine: choose another with --{flag}")]
     Overlap { range: IpNet, existing: String, flag: &'static str },
+    /// A pod must not be connected before its policies hold.
+    #[error("the network policies of this pod are not known yet")]
+    Policy,
     #[error(transparent)]
     Addresses(#[from] PoolError),
     #[error("{what}")]
@@ -151,6 +154,11 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The name of the nftables table of network policies.
+    pub fn policy_table(&self) -> String {
+        format!("{}-policy", self.table)
     }
 
     /// The names of the devices that the backend may make.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::addresses::AddressPool;
 use crate::kernel::{Kernel, PodLink};
 use crate::plan::{Config, NetworkError, check_overlap, compile, diff, earlier_ranges};
+use crate::policy::Gate;
 
 /// Interface names hold 15 characters; with this and 11 digits of the sandbox's identifier they are unique enough.
 const LINK_PREFIX: &str = "veth";
@@ -32,6 +33,7 @@ struct Shared {
     state: Mutex<State>,
     /// Whether the node's ranges are known.
     known: watch::Sender<bool>,
+    gate: OnceLock<Gate>,
 }
 
 struct State {
@@ -58,7 +60,12 @@ impl PodNetwork {
         let known = watch::Sender::new(!config.pod_cidrs.is_empty());
         let pools = pools(&config);
         let state = Mutex::new(State { config: Arc::new(config), kernel, pools, prepared: false });
-        Ok(Self { shared: Arc::new(Shared { state, known }) })
+        Ok(Self { shared: Arc::new(Shared { state, known, gate: OnceLock::new() }) })
+    }
+
+    /// From now on pods are connected when their policies hold. Only the first gate counts.
+    pub fn guard(&self, gate: Gate) {
+        self.shared.gate.get_or_init(|| gate);
     }
 
     /// Takes the ranges that the cluster gave this node; no change when it has them already.
@@ -111,6 +118,30 @@ impl PodNetwork {
         .await
     }
 
+    /// Connects a pod when its policies hold. One that could not be connected keeps no address.
+    async fn attach_to(
+        &self,
+        id: &SandboxId,
+        pod: &PodIdentity,
+        netns: PathBuf,
+    ) -> Result<Vec<IpAddr>, NetworkError> {
+        let attached = async {
+            let sandbox = id.clone();
+            let addresses = self.blocking(move |_, state| state.allocate(&sandbox)).await?;
+            if let Some(gate) = self.shared.gate.get() {
+                gate.admit(id, pod, &addresses).await?;
+            }
+            let sandbox = id.clone();
+            self.blocking(move |config, state| state.attach(config, &sandbox, &netns)).await
+        };
+        let attached = attached.await;
+        if attached.is_err() {
+            let sandbox = id.clone();
+            self.blocking(move |config, state| state.release_unconnected(config, &sandbox)).await?;
+        }
+        attached
+    }
+
     /// Netlink answers at once, but tens of pods may want to be attached at the same time.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -158,24 +189,13 @@ impl State {
         if self.prepared { Ok(()) } else { self.prepare(config) }
     }
 
-    fn addresses(&self, id: &SandboxId) -> Vec<IpAddr> {
-        self.pools.iter().filter_map(|pool| pool.of(&id.0)).collect()
-    }
-
     fn attach(&mut self, config: &Config, id: &SandboxId, netns: &Path) -> Result<Vec<IpAddr>, NetworkError> {
         self.ensure_prepared(config)?;
-        let known = self.addresses(id);
-        if known.len() == self.pools.len() && self.is_connected(config, id)? {
-            return Ok(known);
-        }
-        let attached = self.allocate(id).and_then(|addresses| {
+        let addresses = self.allocate(id)?;
+        if !self.is_connected(config, id)? {
             self.connect(config, id, netns)?;
-            Ok(addresses)
-        });
-        if attached.is_err() && known.is_empty() {
-            self.release(id);
         }
-        attached
+        Ok(addresses)
     }
 
     fn allocate(&mut self, id: &SandboxId) -> Result<Vec<IpAddr>, NetworkError> {
@@ -187,6 +207,13 @@ impl State {
             });
         }
         Ok(addresses)
+    }
+
+    fn release_unconnected(&mut self, config: &Config, id: &SandboxId) -> Result<(), NetworkError> {
+        if !self.is_connected(config, id)? {
+            self.release(id);
+        }
+        Ok(())
     }
 
     fn release(&mut self, id: &SandboxId) {
@@ -259,6 +286,7 @@ impl State {
         }
         results.push(self.kernel.remove_link(&config.bridge));
         results.push(self.kernel.delete_table(&config.table));
+        results.push(crate::policy::teardown(&config.policy_table()));
         results.extend(config.namespaces.iter().map(|directory| remove_namespaces(directory)));
         results.into_iter().collect()
     }
@@ -314,15 +342,17 @@ impl SandboxNetwork for PodNetwork {
             let cause = "the cluster has not given this node a pod range (Node.spec.podCIDR) yet".to_owned();
             return Err(RuntimeError::Other { what, cause });
         }
-        self.blocking(move |config, state| state.attach(config, &id, &netns))
-            .await
-            .map_err(runtime_error(what))
+        self.attach_to(&id, pod, netns).await.map_err(runtime_error(what))
     }
 
     async fn detach(&self, id: &SandboxId, _netns: &Path) -> Result<(), RuntimeError> {
         let what = format!("network of sandbox {}", id.0);
-        let id = id.clone();
-        self.blocking(move |_, state| state.detach(&id)).await.map_err(runtime_error(what))
+        let sandbox = id.clone();
+        self.blocking(move |_, state| state.detach(&sandbox)).await.map_err(runtime_error(what))?;
+        if let Some(gate) = self.shared.gate.get() {
+            gate.forget(id).await;
+        }
+        Ok(())
     }
 
     async fn adopt(&self, alive: &[Alive]) -> Result<(), RuntimeError> {

@@ -2,6 +2,7 @@
 
 mod overlay;
 mod pods;
+mod policy;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
