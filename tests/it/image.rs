@@ -68,11 +68,21 @@ pub fn busybox_root(root: &Path) {
 
 /// Gives the cluster the image `test.local/busybox:1`.
 pub fn import_busybox(cluster: &Cluster) {
+    import_busybox_as(cluster, "test.local/busybox:1", json!({"Cmd": ["sh"]}));
+}
+
+/// Gives the cluster a busybox under a name, started as `config` says.
+pub fn import_busybox_as(cluster: &Cluster, name: &str, config: Value) {
     let work = tempfile::tempdir().unwrap();
-    let root = work.path().join("root");
-    busybox_root(&root);
-    let config = json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]});
-    let path = archive(work.path(), "test.local/busybox:1", &root, config);
+    let path = busybox_archive(work.path(), name, config);
     let listed = cluster.kobune(&["image", "import", path.to_str().unwrap()]);
-    assert!(listed.contains("test.local/busybox:1"), "{listed}");
+    assert!(listed.contains(name), "{listed}");
+}
+
+/// An archive of busybox, started as `config` says.
+pub fn busybox_archive(work: &Path, name: &str, mut config: Value) -> PathBuf {
+    let root = work.join("root");
+    busybox_root(&root);
+    config["Env"] = json!(["PATH=/bin"]);
+    archive(work, name, &root, config)
 }

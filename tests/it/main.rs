@@ -5,9 +5,13 @@
 mod bad_input;
 mod clients;
 mod cluster;
+mod conformance_node;
+mod conformance_storage;
 mod image;
+mod lifecycle;
 mod pods;
 mod registry;
+mod space;
 mod survival;
 mod walk;
 mod workloads;

@@ -8,18 +8,23 @@ use serde_json::json;
 use crate::cluster::{Cluster, fetch, isolate};
 use crate::image::{archive, busybox_root};
 
-struct Registry {
+pub struct Registry {
     child: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Registry {
-    fn start(work: &Path) -> Self {
+    pub fn start(work: &Path) -> Self {
         isolate();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_at(work, free_port(), "")
+    }
+
+    /// On a port, with more lines in its configuration file.
+    pub fn start_at(work: &Path, port: u16, more: &str) -> Self {
+        isolate();
         let config = work.join("registry.yml");
         let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{more}",
             work.join("registry").display()
         );
         std::fs::write(&config, text).unwrap();
@@ -28,6 +33,34 @@ impl Registry {
             command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self { child, port }
     }
+
+    /// Where its images are: `localhost:PORT`.
+    pub fn host(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    /// Puts an archive's image into it, as soon as it answers.
+    pub fn push(&self, archive: &Path, name: &str, arguments: &[&str]) {
+        let source = format!("oci-archive:{}", archive.display());
+        let target = format!("docker://{}/{name}", self.host());
+        let pushed = (0..50).any(|_| {
+            let mut push = Command::new("skopeo");
+            push.args(["copy", "--quiet", "--dest-tls-verify=false"])
+                .args(arguments)
+                .args([&source, &target]);
+            let done = push.stderr(Stdio::null()).status().unwrap().success();
+            if !done {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+            done
+        });
+        assert!(pushed, "the registry took no image");
+    }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Registry {
@@ -62,29 +95,13 @@ fn nginx_root(root: &Path) {
 fn nginx_comes_from_a_registry() {
     let work = tempfile::tempdir().unwrap();
     let registry = Registry::start(work.path());
-    let host = format!("localhost:{}", registry.port);
+    let host = registry.host();
     let root = work.path().join("root");
     nginx_root(&root);
     let config = json!({"Cmd": ["/usr/sbin/nginx", "-c", "/etc/nginx/nginx.conf"], "Env": ["PATH=/bin:/usr/sbin"],
         "StopSignal": "SIGQUIT"});
     let path = archive(work.path(), "nginx", &root, config);
-    let source = format!("oci-archive:{}", path.display());
-    let pushed = (0..50).any(|_| {
-        let mut push = Command::new("skopeo");
-        push.args([
-            "copy",
-            "--quiet",
-            "--dest-tls-verify=false",
-            &source,
-            &format!("docker://{host}/nginx:latest"),
-        ]);
-        let done = push.stderr(Stdio::null()).status().unwrap().success();
-        if !done {
-            std::thread::sleep(std::time::Duration::from_millis(200));
-        }
-        done
-    });
-    assert!(pushed, "the registry took no image");
+    registry.push(&path, "nginx:latest", &[]);
     let cluster = Cluster::start("up", &[], &format!("registries:\n  '{host}':\n    plainHttp: true\n"));
     let manifest = crate::walk::CONTROLLER.replace("kobune.local/web:latest", &format!("{host}/nginx"));
     cluster.feed(&["create"], &manifest);

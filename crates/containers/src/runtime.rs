@@ -328,6 +328,12 @@ pub trait Runtime: Send + Sync {
     async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError>;
+    /// Changes the limits of the pod as a whole; nothing happens when they are what they were.
+    async fn update_sandbox_resources(
+        &self,
+        id: &SandboxId,
+        resources: &Resources,
+    ) -> Result<(), RuntimeError>;
 
     async fn create_container(
         &self,

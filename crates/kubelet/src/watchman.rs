@@ -65,7 +65,16 @@ async fn free_images(shared: &Shared) {
     else {
         return;
     };
-    images.retain(|image| !containers.iter().any(|container| container.config.image_id == image.id));
+    let mounts = linux::mount::list().unwrap_or_default();
+    // A mounted image volume names its layers in the mount's options, or as its root.
+    let mounted = |layer: &std::path::PathBuf| {
+        let name = layer.to_string_lossy();
+        mounts.iter().any(|m| m.super_options.contains(&*name) || name.ends_with(&*m.root.to_string_lossy()))
+    };
+    images.retain(|image| {
+        !containers.iter().any(|container| container.config.image_id == image.id)
+            && !image.layers.iter().any(mounted)
+    });
     images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
     for image in images {
         if !measure(shared).is_some_and(|signals| Pressure::judge(&signals).disk) {

@@ -170,6 +170,24 @@ pub fn overlay(lower: &[String], upper: &str, work: &str, target: &Path, read_on
         .with_context(|| format!("mount an overlay of {} layers at {}", lower.len(), target.display()))
 }
 
+/// Mounts directories over each other at `target`, the first on top, to be read only.
+pub fn overlay_read_only(lower: &[&Path], target: &Path) -> Result<()> {
+    let attributes = Attributes { read_only: true, no_exec: true, ..Attributes::default() };
+    if let [only] = lower {
+        return bind(only, target, false, attributes);
+    }
+    let names: Vec<_> = lower.iter().map(|path| path.to_string_lossy()).collect();
+    if let Some(name) = names.iter().find(|name| name.contains([':', ',', '\\'])) {
+        let cause = io::Error::other("overlayfs takes no colon, comma or backslash in a name");
+        return Err(crate::Error::new(format!("lay {name} over others"), cause));
+    }
+    let data = CString::new(format!("lowerdir={}", names.join(":")));
+    let data = data.map_err(io::Error::other).context("overlay options")?;
+    let flags = MountFlags::RDONLY | MountFlags::NOEXEC;
+    rustix::mount::mount("overlay", target, "overlay", flags, data.as_c_str())
+        .with_context(|| format!("mount {} layers over each other at {}", lower.len(), target.display()))
+}
+
 /// Changes how mounts at `target` and below are passed on.
 pub fn set_propagation(target: &Path, propagation: Propagation, recursive: bool) -> Result<()> {
     let mut flags = match propagation {

@@ -9,7 +9,7 @@ use super::{Inner, Sandbox, io_error, other, short};
 use crate::protocol::Request;
 use crate::record::{self, SandboxRecord};
 use crate::spec::{self, SandboxSpec};
-use crate::{RuntimeError, SandboxConfig, SandboxId, SandboxStatus};
+use crate::{Resources, RuntimeError, SandboxConfig, SandboxId, SandboxStatus};
 
 /// So long the kernel has to end processes that were killed.
 pub(super) const KILL_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -51,11 +51,8 @@ impl Inner {
     async fn set_up(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), RuntimeError> {
         let mut record = sandbox.record.lock().clone();
         let pod = self.pod_cgroup(&record.config.cgroup_parent, &sandbox.id);
-        let made = pod.create().and_then(|()| {
-            // The pod as a whole is not ended because one of its containers ran out of memory.
-            let limits = linux::cgroup::Limits { oom_group: false, ..spec::limits(&record.config.resources) };
-            pod.set_limits(&limits, true)
-        });
+        let limits = pod_limits(&record.config.resources);
+        let made = pod.create().and_then(|()| pod.set_limits(&limits, true));
         made.map_err(|error| other("make the pod's cgroup", error))?;
         super::make_private(&self.runtime_directory(&sandbox.id))?;
         self.spawn_monitor(&sandbox.id, &self.sandbox_spec(&record, &pod)).await?;
@@ -67,6 +64,25 @@ impl Inner {
         record.complete = true;
         self.save(&record)?;
         *sandbox.record.lock() = record;
+        Ok(())
+    }
+
+    pub(super) fn update_sandbox_resources(
+        &self,
+        id: &SandboxId,
+        resources: &Resources,
+    ) -> Result<(), RuntimeError> {
+        let sandbox = self.sandbox(id)?;
+        let mut record = sandbox.record.lock().clone();
+        if record.config.resources == *resources || record.stopped {
+            return Ok(());
+        }
+        self.pod_cgroup(&record.config.cgroup_parent, id)
+            .set_limits(&pod_limits(resources), false)
+            .map_err(|error| other("update the pod's limits", error))?;
+        record.config.resources = resources.clone();
+        self.save(&record)?;
+        sandbox.record.lock().config.resources = resources.clone();
         Ok(())
     }
 
@@ -196,6 +212,11 @@ impl Inner {
         record::write(&directory, record::SANDBOX, sandbox)
             .map_err(|source| io_error("write the sandbox's record", source))
     }
+}
+
+/// The pod as a whole is not ended because one of its containers ran out of memory.
+fn pod_limits(resources: &Resources) -> linux::cgroup::Limits {
+    linux::cgroup::Limits { oom_group: false, ..spec::limits(resources) }
 }
 
 /// Takes the namespace and the shared memory of a sandbox away.

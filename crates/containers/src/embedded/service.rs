@@ -61,6 +61,14 @@ impl Runtime for EmbeddedRuntime {
         Ok(self.inner.container_status(&container))
     }
 
+    async fn update_sandbox_resources(
+        &self,
+        id: &SandboxId,
+        resources: &Resources,
+    ) -> Result<(), RuntimeError> {
+        self.inner.update_sandbox_resources(id, resources)
+    }
+
     async fn update_resources(&self, id: &ContainerId, resources: &Resources) -> Result<(), RuntimeError> {
         self.inner.update_resources(id, resources)
     }

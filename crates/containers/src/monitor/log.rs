@@ -86,10 +86,10 @@ impl Lines {
         log.flush();
     }
 
-    /// Writes what is left when the stream ends.
+    /// Writes what is left when the stream ends: a part, as no line end came, so that readers do not add one.
     pub fn finish(&mut self, log: &mut Log, now: Timestamp) {
         if !self.partial.is_empty() {
-            self.entry(&mut log.buffer, &now.to_string(), 'F', &[]);
+            self.entry(&mut log.buffer, &now.to_string(), 'P', &[]);
             log.flush();
         }
     }
@@ -130,11 +130,11 @@ mod tests {
     #[test]
     fn lines_are_cut_and_joined() {
         check(&[b"a\nb\n"], "F a|F b");
-        check(&[b"a", b"b\n\nc"], "F ab|F |F c");
+        check(&[b"a", b"b\n\nc"], "F ab|F |P c");
         let long = vec![b'x'; MAX_LINE_BYTES];
         check(&[&long, b"\n"], "F x16384");
         check(&[&[&long[..], b"\n"].concat()], "F x16384");
         check(&[&long, b"y\n"], "P x16384|F y");
-        check(&[&long[..10], &long, &long], "P x16384|P x16384|F xxxxxxxxxx");
+        check(&[&long[..10], &long, &long], "P x16384|P x16384|P xxxxxxxxxx");
     }
 }

@@ -34,7 +34,9 @@ pub fn open_sources(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Sources> {
     mount::set_attributes(shm.as_fd(), private, false)?;
     let mut cgroups = Vec::new();
     if cgroup.hierarchies().version() != Version::V2 {
-        for directory in cgroup.directories() {
+        // A unified hierarchy without controllers would only make programs believe that this is version 2.
+        let unified = cgroup.unified();
+        for directory in cgroup.directories().into_iter().filter(|path| Some(path) != unified.as_ref()) {
             cgroups.push(open_cgroup(&directory, cgroup, spec.privileged)?);
         }
     }

@@ -225,6 +225,10 @@ impl Machine {
         let image = image.clone();
         slot.phase = Phase::Idle;
         slot.early_exit = None;
+        if let StartFailure::VolumeImage { image, failure } = failure {
+            slot.volume_image = Some(image.clone());
+            return self.absorb_image_failure(container, &image, failure, now);
+        }
         if let Some(id) = id {
             slot.ended(Exit {
                 id: id.0,

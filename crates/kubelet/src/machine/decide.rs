@@ -140,15 +140,13 @@ impl Machine {
         slot.exit.as_ref().is_none_or(|exit| self.runs_again(slot, exit, self.restart_policy()))
     }
 
-    /// Whether an init container has succeeded in the present sandbox.
+    /// Whether an init container has succeeded in the present sandbox, or in the last one of a pod that ends.
     pub(super) fn init_done(&self, slot: &Slot) -> bool {
+        let present = |exit: &super::slot::Exit| {
+            self.ending.is_some() || exit.sandbox.is_some() && exit.sandbox.as_ref() == self.sandbox_id()
+        };
         self.initialized
-            || slot.at_rest()
-                && slot.exit.as_ref().is_some_and(|exit| {
-                    exit.exit_code == 0
-                        && exit.sandbox.is_some()
-                        && exit.sandbox.as_ref() == self.sandbox_id()
-                })
+            || slot.at_rest() && slot.exit.as_ref().is_some_and(|exit| exit.exit_code == 0 && present(exit))
     }
 
     /// Whether the container must still wait; says why in its waiting reason.

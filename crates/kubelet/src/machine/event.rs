@@ -42,8 +42,10 @@ pub enum ImageFailure {
 }
 
 /// Which part of starting a container failed; [`StartFailure::reason`] is the waiting reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StartFailure {
+    /// The image of a volume is not to be had.
+    VolumeImage { image: String, failure: ImageFailure },
     /// The configuration refers to what is missing or contradicts itself.
     Config,
     /// The runtime refused to create it.
@@ -54,8 +56,10 @@ pub enum StartFailure {
 
 impl StartFailure {
     /// The upstream waiting reason.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
+            Self::VolumeImage { failure: ImageFailure::InvalidName(_), .. } => "InvalidImageName",
+            Self::VolumeImage { .. } => "ErrImagePull",
             Self::Config => "CreateContainerConfigError",
             Self::Create => "CreateContainerError",
             Self::Run => "RunContainerError",

@@ -34,6 +34,7 @@ impl Machine {
         let slot = &mut self.slots[index];
         let (container, image) = (slot.name().to_owned(), slot.image().to_owned());
         slot.retry_at = None;
+        slot.volume_image = None;
         if policy(slot) == PullPolicy::Always {
             return self.pull(&container, image);
         }
@@ -113,7 +114,13 @@ impl Machine {
         }
     }
 
-    fn absorb_image_failure(&mut self, container: &str, image: &str, failure: ImageFailure, now: Timestamp) {
+    pub(super) fn absorb_image_failure(
+        &mut self,
+        container: &str,
+        image: &str,
+        failure: ImageFailure,
+        now: Timestamp,
+    ) {
         let waiting = match failure {
             ImageFailure::InvalidName(cause) => {
                 let message = format!(
@@ -155,7 +162,7 @@ impl Machine {
         if slot.retry_at.is_some_and(|at| at > now) {
             return true;
         }
-        let image = slot.image().to_owned();
+        let image = slot.volume_image.clone().unwrap_or_else(|| slot.image().to_owned());
         let text = format!("Back-off pulling image {image:?}");
         let message = format!("{text}: ErrImagePull: {}", waiting.message);
         let rest = slot.pull.delay().saturating_sub(ERROR_SHOWN);

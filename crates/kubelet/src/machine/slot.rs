@@ -32,6 +32,8 @@ pub struct Slot {
     pub restarted_after: Option<String>,
     /// It ended before the word of its start came.
     pub early_exit: Option<(ContainerId, ContainerState, String)>,
+    /// The image of a volume for which its last start failed.
+    pub volume_image: Option<String>,
 }
 
 /// `status.state.waiting`.
@@ -173,6 +175,7 @@ impl Slot {
             dead: Vec::new(),
             restarted_after: None,
             early_exit: None,
+            volume_image: None,
         }
     }
 

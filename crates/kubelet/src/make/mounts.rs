@@ -76,7 +76,9 @@ fn volume_mount(
             subpath::prepare(&place, &sub_path, &bound, fs_group(from.pod))?
         }
     };
-    let read_only = mount.read_only == Some(true);
+    let volumes = from.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let of_image = volumes.into_iter().any(|volume| volume.name == mount.name && volume.image.is_some());
+    let read_only = of_image || mount.read_only == Some(true);
     let mut container_path = PathBuf::from("/");
     container_path.push(&mount.mount_path);
     Ok(Mount {

@@ -76,6 +76,20 @@ pub fn pod(pod: &Pod, pids_limit: i64) -> Resources {
     }
 }
 
+/// The pod's limits while its containers are being resized: none of those that run may exceed them.
+pub fn pod_around(pod: &Pod, running: &[Resources], pids_limit: i64) -> Resources {
+    let wanted = self::pod(pod, pids_limit);
+    let widest = |wanted: i64, of: fn(&Resources) -> i64| match wanted {
+        0 => 0,
+        wanted => running.iter().map(of).fold(wanted, i64::max),
+    };
+    Resources {
+        cpu_quota_us: widest(wanted.cpu_quota_us, |own| own.cpu_quota_us),
+        memory_limit_bytes: widest(wanted.memory_limit_bytes, |own| own.memory_limit_bytes),
+        ..wanted
+    }
+}
+
 fn pod_limits(pod: &Pod) -> (Option<i64>, Option<i64>) {
     let Some(spec) = &pod.spec else { return (None, None) };
     if let Some(limits) = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref()) {
@@ -116,6 +130,23 @@ mod tests {
         let made = container(&pod, own.as_ref(), 1000 << 20, 0);
         let got = (made.cpu_shares, made.cpu_quota_us, made.memory_limit_bytes, made.oom_score_adj);
         assert_eq!((got, cgroup_parent(&pod).as_str()), (want, cgroup));
+    }
+
+    #[test]
+    fn the_pod_is_as_wide_as_its_widest_container() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+            {"name": "a", "resources": {"limits": {"cpu": "1", "memory": "100"}}},
+            {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}}))
+        .unwrap();
+        let running =
+            |cpu_quota_us| Resources { cpu_quota_us, memory_limit_bytes: 500, ..Resources::default() };
+        let check = |running: &[Resources], quota: i64| {
+            let made = pod_around(&pod, running, 0);
+            assert_eq!((made.cpu_quota_us, made.memory_limit_bytes), (quota, 0));
+        };
+        check(&[], 200_000);
+        check(&[running(100_000)], 200_000);
+        check(&[running(100_000), running(300_000)], 300_000);
     }
 
     #[test]

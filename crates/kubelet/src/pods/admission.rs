@@ -40,10 +40,45 @@ pub fn admit(pod: &Pod, room: &Room, labels: &BTreeMap<String, String>) -> Resul
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return Err(("NodeAffinity".to_owned(), message.to_owned()));
     }
+    sysctls(pod)?;
     let os = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| os.name.as_str());
     if os.is_some_and(|os| os != "linux") {
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         return Err(("PodOSNotSupported".to_owned(), message.to_owned()));
+    }
+    Ok(())
+}
+
+/// What a pod may set in its own namespaces without harm to others; upstream's list.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+fn sysctls(pod: &Pod) -> Result<(), (String, String)> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let forbidden = |message: String| Err(("SysctlForbidden".to_owned(), message));
+    for sysctl in spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten()) {
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return forbidden(format!("forbidden sysctl: {name:?} not allowlisted"));
+        }
+        if name.starts_with("net.") && spec.host_network == Some(true) {
+            return forbidden(format!("forbidden sysctl: {name:?} not allowed with host net enabled"));
+        }
+        if name.starts_with("kernel.") && spec.host_ipc == Some(true) {
+            return forbidden(format!("forbidden sysctl: {name:?} not allowed with host ipc enabled"));
+        }
     }
     Ok(())
 }
@@ -84,6 +119,22 @@ mod tests {
             Some((
                 "OutOfmemory",
                 "Node didn't have enough resource: memory, requested: 1001, used: 0, capacity: 1000",
+            )),
+        );
+        let tuned = |name: &str, host: bool| {
+            json!({"containers": [], "hostNetwork": host,
+            "securityContext": {"sysctls": [{"name": name, "value": "1"}]}})
+        };
+        check(tuned("kernel.shm_rmid_forced", true), None);
+        check(
+            tuned("kernel.msgmax", false),
+            Some(("SysctlForbidden", "forbidden sysctl: \"kernel.msgmax\" not allowlisted")),
+        );
+        check(
+            tuned("net.ipv4.tcp_syncookies", true),
+            Some((
+                "SysctlForbidden",
+                "forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled",
             )),
         );
         check(json!({"containers": [], "nodeSelector": {"zone": "a"}}), None);

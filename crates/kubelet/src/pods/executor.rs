@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use containers::{ContainerId, ContainerState, PodIdentity, RuntimeError, SandboxId};
-use images::{Image, ImageError};
-use k8s_openapi::api::core::v1::{LifecycleHandler, Pod, ResourceRequirements, Secret};
+use k8s_openapi::api::core::v1::{LifecycleHandler, Pod, ResourceRequirements};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use tokio::sync::mpsc;
 
 use super::references::Handle;
@@ -13,8 +13,7 @@ use super::shared::Shared;
 use super::termination;
 use crate::hooks;
 use crate::machine::spec::Member;
-use crate::machine::{Event, ImageFailure, ImageRef, Pulled, StartFailure};
-use crate::make::environment::{Lookup, registry_credentials};
+use crate::machine::{Event, ImageRef, StartFailure};
 use crate::make::{self, Ingredients, resources};
 use crate::volumes::Inputs;
 
@@ -32,7 +31,7 @@ pub struct Executor {
     pub references: Handle,
     pub pod_ips: Vec<String>,
     pub answers: mpsc::Sender<Event>,
-    /// Held while the pod's volumes are written.
+    /// Held while the pod's volumes or its limits are written.
     pub writing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -52,9 +51,26 @@ impl Executor {
     }
 
     pub async fn create_sandbox(self, attempt: u32) {
+        if let Err(cause) = self.check_runtime_class().await {
+            return self.answer(Event::Sandbox(Err(cause))).await;
+        }
         let config = make::sandbox_config(&self.pod, attempt, &self.shared.settings);
         let made = self.shared.runtime.run_sandbox(&config).await;
         self.answer(Event::Sandbox(made.map(Box::new).map_err(|error| chain(&error)))).await;
+    }
+
+    /// There is one runtime here, which is meant by a class whose handler is empty or its name.
+    async fn check_runtime_class(&self) -> Result<(), String> {
+        let class = self.pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
+        let Some(class) = class.filter(|class| !class.is_empty()) else { return Ok(()) };
+        let object = self.shared.client.cluster::<RuntimeClass>().get(class).await;
+        let object = object.map_err(|status| status.to_string())?;
+        let class: Arc<RuntimeClass> = client::typed(&object).map_err(|status| status.to_string())?;
+        let own = self.shared.runtime.version().0;
+        if class.handler.is_empty() || class.handler == own {
+            return Ok(());
+        }
+        Err(format!("no runtime for {:?} is configured", class.handler))
     }
 
     pub async fn stop_sandbox(self, id: SandboxId) {
@@ -68,47 +84,6 @@ impl Executor {
         self.answer(Event::SandboxStopped(id)).await;
     }
 
-    pub async fn find_image(self, container: String, image: String) {
-        let found = self.shared.images.find(&image).await;
-        let found = found.map(|found| found.as_ref().map(image_ref)).map_err(image_failure);
-        self.answer(Event::ImageFound { container, image, found }).await;
-    }
-
-    pub async fn pull_image(self, container: String, image: String) {
-        let begun = tokio::time::Instant::now();
-        let credentials = self.credentials(&image).await;
-        let pulled = self.shared.images.pull(&image, &credentials).await;
-        self.shared.pulled.notify_one();
-        let took = begun.elapsed();
-        let pulled = pulled
-            .map(|image| Pulled {
-                image: image_ref(&image),
-                took,
-                took_with_waiting: took,
-                size_bytes: image.size_bytes,
-            })
-            .map_err(image_failure);
-        self.answer(Event::ImagePulled { container, image, pulled }).await;
-    }
-
-    /// The pull secrets' credentials for the image's registry.
-    async fn credentials(&self, image: &str) -> Vec<images::Credentials> {
-        let secrets = self.pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
-        let names: Vec<_> = secrets.map(|secret| secret.name.clone()).collect();
-        if names.is_empty() {
-            return Vec::new();
-        }
-        let snapshot = self.references.snapshot().await;
-        let mut found = Vec::new();
-        for name in names {
-            let Ok(Some(object)) = snapshot.secret(&name) else { continue };
-            let Ok(secret) = client::typed::<Secret>(&object) else { continue };
-            found.extend(registry_credentials(&secret));
-        }
-        let matching = found.into_iter().filter(|(host, _)| registry_matches(host, image));
-        matching.map(|(_, credentials)| credentials).collect()
-    }
-
     /// Makes, creates and starts a container, then runs its postStart hook.
     pub async fn start_container(self, start: Start) {
         let name = start.member.container.name.clone();
@@ -116,11 +91,17 @@ impl Executor {
             |id, failure, message| Event::StartFailed { container: name.clone(), id, failure, message };
         // The semaphore is never closed.
         let _permit = self.shared.starts.acquire().await;
+        if let Err(failure) = self.volume_images(&start.member).await {
+            return self.answer(failed(None, failure, String::new())).await;
+        }
         let config = match self.config(&start).await {
             Ok(config) => config,
             Err(message) => return self.answer(failed(None, StartFailure::Config, message)).await,
         };
         let runtime = &self.shared.runtime;
+        if let Err(error) = self.fit_changed_pod().await {
+            return self.answer(failed(None, StartFailure::Create, chain(&error))).await;
+        }
         let id = match runtime.create_container(&start.sandbox, &config).await {
             Ok(id) => id,
             Err(error) => return self.answer(failed(None, StartFailure::Create, chain(&error))).await,
@@ -130,7 +111,20 @@ impl Executor {
             return self.answer(failed(Some(id), StartFailure::Run, chain(&error))).await;
         }
         drop(_permit);
+        if let Err(error) = self.fit_changed_pod().await {
+            tracing::warn!(pod = %self.identity.name, %error, "the pod keeps its wider limits");
+        }
         self.report_start(&start, name, id).await;
+    }
+
+    /// A container that is made anew after a resize needs its pod to be wide enough. A pod of the first generation has
+    /// the limits that it was made with.
+    async fn fit_changed_pod(&self) -> Result<(), RuntimeError> {
+        if self.pod.metadata.generation.unwrap_or(1) <= 1 {
+            return Ok(());
+        }
+        let _alone = self.writing.lock().await;
+        self.fit_pod().await
     }
 
     async fn report_start(&self, start: &Start, container: String, id: ContainerId) {
@@ -231,8 +225,33 @@ impl Executor {
         let settings = &self.shared.settings;
         let capacity = settings.memory_capacity_bytes;
         let resources = resources::container(&self.pod, Some(&wanted), capacity, settings.pids_limit);
-        let done = self.shared.runtime.update_resources(&id, &resources).await;
-        self.answer(Event::Resized { container, id, result: done.map_err(|error| chain(&error)) }).await;
+        let _alone = self.writing.lock().await;
+        // The pod must be wide enough before, and is made as narrow as it may be after.
+        let done = async {
+            self.fit_pod().await?;
+            self.shared.runtime.update_resources(&id, &resources).await?;
+            self.fit_pod().await
+        };
+        let result = done.await.map_err(|error| chain(&error));
+        self.answer(Event::Resized { container, id, result }).await;
+    }
+
+    /// Gives the pod as a whole the limits that its specification and what runs of it now ask for.
+    async fn fit_pod(&self) -> Result<(), RuntimeError> {
+        let runtime = &self.shared.runtime;
+        let sandboxes = runtime.sandboxes().await?;
+        let own = |sandbox: &&containers::SandboxStatus| {
+            sandbox.ready && sandbox.config.pod.uid == self.identity.uid
+        };
+        let Some(sandbox) = sandboxes.iter().find(own) else { return Ok(()) };
+        let containers = runtime.containers().await?;
+        let running: Vec<_> = containers
+            .into_iter()
+            .filter(|c| c.sandbox == sandbox.id && matches!(c.state, ContainerState::Running { .. }))
+            .map(|container| container.config.resources)
+            .collect();
+        let resources = resources::pod_around(&self.pod, &running, self.shared.settings.pids_limit);
+        runtime.update_sandbox_resources(&sandbox.id, &resources).await
     }
 
     pub async fn remove_container(self, id: ContainerId) {
@@ -295,19 +314,6 @@ pub async fn remove_all(shared: &Shared, pod: &PodIdentity) -> Result<(), String
     }
 }
 
-/// The reference that statuses show.
-pub fn image_ref(image: &Image) -> ImageRef {
-    let reference = image.digests.first().unwrap_or(&image.id).clone();
-    ImageRef { id: image.id.clone(), reference }
-}
-
-fn image_failure(error: ImageError) -> ImageFailure {
-    match error {
-        ImageError::InvalidName { cause, .. } => ImageFailure::InvalidName(cause),
-        error => ImageFailure::Failed(chain(&error)),
-    }
-}
-
 /// An error with its causes on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -317,43 +323,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// Whether credentials filed under `host` (`https://index.docker.io/v1/`, `registry.example/team`, `*.example`) are
-/// for the registry of `image`.
-fn registry_matches(host: &str, image: &str) -> bool {
-    let host = host.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-    let host = host.trim_end_matches("/v1").trim_end_matches("/v2");
-    let first = image.split('/').next().unwrap_or_default();
-    let explicit = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-    let full = if explicit { image.to_owned() } else { format!("docker.io/{image}") };
-    let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host };
-    if let Some(domain) = host.strip_prefix("*.") {
-        let registry = full.split('/').next().unwrap_or_default();
-        return registry.split_once('.').is_some_and(|(_, rest)| rest == domain);
-    }
-    full == host || full.strip_prefix(host).is_some_and(|rest| rest.starts_with('/'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::registry_matches;
-
-    #[test]
-    fn registries() {
-        let cases = [
-            ("https://index.docker.io/v1/", "nginx", true),
-            ("docker.io", "library/nginx", true),
-            ("registry.example", "registry.example/a/b:1", true),
-            ("registry.example/a", "registry.example/a/b:1", true),
-            ("registry.example/a", "registry.example/b:1", false),
-            ("*.example", "r.example/b", true),
-            ("*.example", "r.s.example/b", false),
-            ("localhost:5000", "localhost:5000/x", true),
-            ("other", "nginx", false),
-        ];
-        for (host, image, want) in cases {
-            assert_eq!(registry_matches(host, image), want, "{host} {image}");
-        }
-    }
 }

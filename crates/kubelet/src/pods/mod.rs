@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod executor;
 pub mod observe;
+pub mod pulling;
 pub mod references;
 pub mod shared;
 pub mod status_writer;

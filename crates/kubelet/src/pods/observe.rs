@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use containers::{ContainerStatus, PodIdentity, RuntimeError, SandboxStatus};
 
-use super::executor::image_ref;
+use super::pulling::image_ref;
 use super::shared::Shared;
 use super::termination;
 use crate::machine::Observed;

@@ -140,7 +140,25 @@ impl Volumes {
             let place = claims::locate(&self.client, namespace, &source.claim_name).await?;
             return own(from.pod, place, group).await;
         }
+        if volume.image.is_some() {
+            let place = self.image_place(uid, &volume.name);
+            return fs::create_dir_all(&place).map(|()| place).map_err(|error| error.to_string());
+        }
         Err(format!("volumes of this kind are not supported by this node: {}", kind_of(volume)))
+    }
+
+    fn image_place(&self, uid: &str, volume: &str) -> PathBuf {
+        self.pod_directory(uid).join("volumes/kubernetes.io~image").join(volume)
+    }
+
+    /// Mounts an image's layers (the lowest first) as a volume that was set up, unless they are mounted already.
+    pub fn mount_image(&self, uid: &str, volume: &str, layers: &[PathBuf]) -> linux::Result<()> {
+        let place = self.image_place(uid, volume);
+        if linux::mount::list()?.iter().any(|mount| mount.mount_point == place) {
+            return Ok(());
+        }
+        let upside_down: Vec<&Path> = layers.iter().rev().map(PathBuf::as_path).collect();
+        linux::mount::overlay_read_only(&upside_down, &place)
     }
 
     /// Takes down what the pod's volumes occupy. Data of claims and of the host stays.

@@ -183,6 +183,15 @@ impl Runtime for Machine {
         self.containers.lock().get(id).cloned().ok_or_else(|| RuntimeError::NoContainer(id.0.clone()))
     }
 
+    async fn update_sandbox_resources(
+        &self,
+        _: &SandboxId,
+        resources: &Resources,
+    ) -> Result<(), RuntimeError> {
+        self.called(format!("resize the pod to {} shares", resources.cpu_shares));
+        Ok(())
+    }
+
     async fn update_resources(&self, _: &ContainerId, resources: &Resources) -> Result<(), RuntimeError> {
         self.called(format!("resize to {} shares", resources.cpu_shares));
         Ok(())

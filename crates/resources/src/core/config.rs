@@ -23,7 +23,7 @@ impl Strategy for ConfigMaps {
         let mut errors = Errors::new();
         let mut size = 0;
         for (key, value) in object.members("/data") {
-            errors.format(&format!("data[{key}]"), key, names::config_key);
+            is_key(&mut errors, &format!("data[{key}]"), key);
             if object.at("/binaryData").get(key).is_some() {
                 let detail = format!("duplicate of key present in {}", "binaryData");
                 errors.invalid(format!("data[{key}]"), key, detail);
@@ -31,7 +31,7 @@ impl Strategy for ConfigMaps {
             size += value.as_str().unwrap_or_default().len();
         }
         for (key, value) in object.members("/binaryData") {
-            errors.format(&format!("binaryData[{key}]"), key, names::config_key);
+            is_key(&mut errors, &format!("binaryData[{key}]"), key);
             size += decoded_length(value);
         }
         if size > SIZE_MAX {
@@ -50,6 +50,13 @@ impl Strategy for ConfigMaps {
     fn cells(&self, now: Timestamp, object: &Value) -> Vec<Value> {
         let count = object.members("/data").count() + object.members("/binaryData").count();
         vec![row::name(object), count.to_string().into(), row::created(now, object)]
+    }
+}
+
+/// An empty key is as wrong as one of wrong letters.
+fn is_key(errors: &mut Errors, path: &str, key: &str) {
+    if let Err(detail) = names::config_key(key) {
+        errors.invalid(path, key, detail);
     }
 }
 
@@ -100,7 +107,7 @@ impl Strategy for Secrets {
         let mut errors = Errors::new();
         let mut size = 0;
         for (key, value) in object.members("/data") {
-            errors.format(&format!("data[{key}]"), key, names::config_key);
+            is_key(&mut errors, &format!("data[{key}]"), key);
             size += decoded_length(value);
         }
         if size > SIZE_MAX {

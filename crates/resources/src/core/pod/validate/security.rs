@@ -19,10 +19,7 @@ pub fn pod(errors: &mut Errors, path: &str, spec: &Value) {
         let path = format!("{path}.sysctls[{index}].name");
         match sysctl.text("/name") {
             "" => errors.required(path, ""),
-            name if !name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./".contains(&b)) =>
-            {
+            name if !is_sysctl(name) => {
                 errors.invalid(path, name, "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
             }
             _ => {}
@@ -34,6 +31,18 @@ pub fn pod(errors: &mut Errors, path: &str, spec: &Value) {
         &["Always", "OnRootMismatch"],
     );
     profile(errors, &format!("{path}.seccompProfile"), context.at("/seccompProfile"));
+}
+
+/// Words of small letters, digits and inner dashes, between single dots or slashes.
+fn is_sysctl(name: &str) -> bool {
+    let alphanumeric = |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let is_word = |word: &str| {
+        let mut bytes = word.bytes();
+        alphanumeric(bytes.clone().next())
+            && alphanumeric(bytes.clone().next_back())
+            && bytes.all(|b| alphanumeric(Some(b)) || matches!(b, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(is_word)
 }
 
 /// A container's.
@@ -88,6 +97,23 @@ fn profile(errors: &mut Errors, path: &str, profile: &Value) {
         (_, file) => {
             let detail = "can only be set when seccomp type is Localhost";
             errors.invalid(format!("{path}.localhostProfile"), file, detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctl_names() {
+        for good in
+            ["kernel.shm_rmid_forced", "net/ipv4/ip_forward", "a", "a-b.c_d", "net.ipv4.conf.eth0.rp_filter"]
+        {
+            assert!(is_sysctl(good), "{good}");
+        }
+        for bad in ["", "foo-", "bar..", ".a", "A", "_a", "a b"] {
+            assert!(!is_sysctl(bad), "{bad}");
         }
     }
 }
