@@ -42,7 +42,9 @@ fn time_left(taints: &[&Taint], pod: &Pod, now: Timestamp) -> Option<Duration> {
         }
         // The shortest of the tolerations that have an end counts.
         let seconds = tolerating.iter().filter_map(|toleration| toleration.toleration_seconds).min()?;
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+        // A pod that came later counts from its own start.
+        let came = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let since = taint.time_added.as_ref().map_or(now, |time| time.0).max(came.unwrap_or(Timestamp::MIN));
         let passed = now.as_second() - since.as_second();
         Some(Duration::from_secs((seconds - passed).max(0).unsigned_abs()))
     };

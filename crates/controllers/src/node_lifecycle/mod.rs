@@ -3,13 +3,16 @@
 
 mod evict;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::{Cache, Caches, Patch, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use machinery::{Key, Object};
+use parking_lot::Mutex;
 use reconcile::plan::named;
 use reconcile::{Action, Controller, Input, Plan, Reference};
 use serde_json::{Value, json};
@@ -32,6 +35,8 @@ pub struct NodeLifecycle {
     leases: Cache,
     pods: Cache,
     grace_period: Duration,
+    /// Node → when a `NoExecute` taint that does not say when it was added was first seen.
+    seen: Mutex<BTreeMap<String, Vec<Taint>>>,
 }
 
 impl NodeLifecycle {
@@ -42,7 +47,29 @@ impl NodeLifecycle {
             leases: caches.of::<Lease>(),
             pods: caches.of::<Pod>(),
             grace_period,
+            seen: Mutex::default(),
         }
+    }
+
+    /// The node with the time of each `NoExecute` taint; what users add by hand has none.
+    fn dated(&self, node: &Node, now: Timestamp) -> Node {
+        let mut dated = node.clone();
+        let mut seen = self.seen.lock();
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let known = seen.remove(&name).unwrap_or_default();
+        let same = |a: &Taint, b: &Taint| (&a.key, &a.value, &a.effect) == (&b.key, &b.value, &b.effect);
+        let mut found = Vec::new();
+        for taint in dated.spec.iter_mut().flat_map(|spec| spec.taints.iter_mut().flatten()) {
+            if taint.effect == "NoExecute" && taint.time_added.is_none() {
+                let before = known.iter().find(|before| same(before, taint));
+                taint.time_added = before.and_then(|before| before.time_added.clone()).or(Some(Time(now)));
+                found.push(taint.clone());
+            }
+        }
+        if !found.is_empty() {
+            seen.insert(name, found);
+        }
+        dated
     }
 
     fn last_heard(&self, node: &Node, name: &str) -> Option<Timestamp> {
@@ -103,6 +130,7 @@ impl Controller for NodeLifecycle {
         }
         let ready = if lost { Some("Unknown") } else { status_of(&node, "Ready") };
         plan.actions.extend(taint(&object, &node, ready, now));
+        let dated = self.dated(&node, now);
         if ready == Some("True") && !has_taints(&object) {
             return plan;
         }
@@ -110,7 +138,7 @@ impl Controller for NodeLifecycle {
         if ready != Some("True") {
             plan.actions.extend(pods.iter().filter_map(|pod| unready(pod, now)));
         }
-        let (evictions, next) = evict::plan(&node, &pods, now);
+        let (evictions, next) = evict::plan(&dated, &pods, now);
         plan.actions.extend(evictions);
         plan.next = [plan.next, next].into_iter().flatten().min();
         plan
@@ -174,7 +202,7 @@ fn taint(object: &Object, node: &Node, ready: Option<&str>, now: Timestamp) -> V
         present.iter().filter(|taint| !is_managed(taint) || is_wanted(taint)).cloned().collect();
     for (key, effect) in wanted {
         if !present.iter().any(|taint| taint.key == key && taint.effect == effect) {
-            let time_added = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+            let time_added = Some(Time(now));
             taints.push(Taint { key: key.to_owned(), effect: effect.to_owned(), time_added, value: None });
         }
     }

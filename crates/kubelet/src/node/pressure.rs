@@ -26,14 +26,18 @@ pub struct Signals {
 
 /// Upstream's hard threshold for memory.
 const MEMORY_BYTES: u64 = 100 << 20;
+/// A disk with this much left is not short of space, however large it is.
+const DISK_BYTES: u64 = 5 << 30;
 
 impl Pressure {
-    /// Upstream's hard thresholds: 100 Mi of memory, 10 % of the disk, 5 % of the inodes; and 3 % of the processes.
+    /// Upstream's hard thresholds: 100 Mi of memory, 10 % of the disk (here at most 5 Gi), 5 % of the inodes; and 3 % of
+    /// the processes.
     pub fn judge(signals: &Signals) -> Self {
         let below = |available: u64, total: u64, percent: u64| total > 0 && available < total / 100 * percent;
         Self {
             memory: signals.memory_available_bytes < MEMORY_BYTES,
-            disk: below(signals.disk_available_bytes, signals.disk_total_bytes, 10)
+            disk: signals.disk_available_bytes < DISK_BYTES
+                && below(signals.disk_available_bytes, signals.disk_total_bytes, 10)
                 || below(signals.inodes_free, signals.inodes_total, 5),
             pids: below(signals.pids_max.saturating_sub(signals.pids), signals.pids_max, 3),
         }
@@ -74,6 +78,10 @@ mod tests {
         assert_eq!(Pressure::judge(&calm), Pressure::default());
         assert!(Pressure::judge(&Signals { memory_available_bytes: 99 << 20, ..calm }).memory);
         assert!(Pressure::judge(&Signals { disk_available_bytes: 39, ..calm }).disk);
+        let (total, free) = (1 << 40, DISK_BYTES);
+        let large = Signals { disk_available_bytes: free, disk_total_bytes: total, ..calm };
+        assert!(!Pressure::judge(&large).disk);
+        assert!(Pressure::judge(&Signals { disk_available_bytes: free - 1, ..large }).disk);
         assert!(Pressure::judge(&Signals { inodes_free: 40, ..calm }).disk);
         assert!(Pressure::judge(&Signals { pids: 990, ..calm }).pids);
     }
