@@ -69,7 +69,8 @@ pub fn other_hooks(space: &Space<'_>) {
     );
     space.pod("failing", json!({"restartPolicy": "Never", "containers": [failing]}));
     space.until("failing", "failed", |pod| pod["status"]["phase"] == "Failed");
-    assert_eq!(space.events("failing", "FailedPostStartHook").len(), 1);
+    let said = || space.events("failing", "FailedPostStartHook").len() == 1;
+    space.wait("an event of it", || said().then_some(()));
     space.delete("pods/hooked");
     gone(space, "hooked");
 }

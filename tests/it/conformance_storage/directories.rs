@@ -185,7 +185,7 @@ pub fn host_paths_and_claims(space: &Space<'_>) {
     let pv = json!({"metadata": {"name": name}, "spec": {"capacity": size, "accessModes": ["ReadWriteOnce"],
         "hostPath": {"path": host}, "storageClassName": "", "claimRef": {"name": "c", "namespace": space.name}}});
     space.rest.ok("POST", "/api/v1/persistentvolumes", Some(&pv));
-    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "",
+    let claim = json!({"metadata": {"name": "c", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "",
         "volumeName": name, "resources": {"requests": size}}});
     space.create("persistentvolumeclaims", &claim);
     let bound = json!({"status": {"phase": "Bound"}});
