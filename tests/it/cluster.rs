@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ pub struct Cluster {
     pub port: u16,
     command: &'static str,
     extra: Vec<String>,
+    /// The program, where it is not the one under test itself but a copy.
+    pub program: PathBuf,
+    data: PathBuf,
 }
 
 pub fn binary() -> PathBuf {
@@ -43,33 +46,54 @@ impl Cluster {
 
     /// `kobune COMMAND` with more flags and a configuration file, on a machine of its own as far as the network goes.
     pub fn start(command: &'static str, extra: &[&str], config: &str) -> Self {
+        let mut cluster = Self::prepare(command, extra, config);
+        cluster.launch();
+        cluster
+    }
+
+    /// As [`Cluster::start`], but nothing runs before [`Cluster::launch`].
+    pub fn prepare(command: &'static str, extra: &[&str], config: &str) -> Self {
         isolate();
         let dir = tempfile::Builder::new().prefix("kobune-").tempdir().unwrap();
         std::fs::write(dir.path().join("config.yaml"), config).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut cluster = Self { child: None, dir, port, command, extra };
-        cluster.launch();
-        cluster
+        let data = dir.path().join("data");
+        Self { child: None, dir, port, command, extra, program: binary(), data }
+    }
+
+    /// Has the data directory elsewhere. Nothing may have been launched yet.
+    pub fn place(&mut self, data: &Path) {
+        self.data = data.to_owned();
     }
 
     /// Starts the program (again) on the same data and waits for the node.
     pub fn launch(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(binary());
-        command.arg(self.command);
-        command.arg("--config").arg(self.dir.path().join("config.yaml"));
-        command.arg("--data-dir").arg(self.data()).args(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        self.spawn();
         self.until("the node is ready", |cluster| {
             let nodes = cluster.try_kubectl(&["get", "nodes", "--no-headers"]);
             nodes.status.success() && String::from_utf8_lossy(&nodes.stdout).contains(" Ready")
         });
     }
 
+    /// Starts the program (again) on the same data.
+    pub fn spawn(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(&self.program);
+        command.arg(self.command);
+        command.arg("--config").arg(self.dir.path().join("config.yaml"));
+        command.arg("--data-dir").arg(self.data()).args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
     pub fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data.clone()
+    }
+
+    /// The process of the program.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -126,7 +150,12 @@ impl Cluster {
 
     /// `kubectl apply -f -` (or another verb) of a manifest.
     pub fn feed(&self, arguments: &[&str], manifest: &str) -> String {
-        let mut command = self.command("1.36", "kubectl");
+        self.feed_to("1.36", arguments, manifest)
+    }
+
+    /// As [`Cluster::feed`], with a version of kubectl.
+    pub fn feed_to(&self, version: &str, arguments: &[&str], manifest: &str) -> String {
+        let mut command = self.command(version, "kubectl");
         command.args(arguments).args(["-f", "-"]);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -170,6 +199,16 @@ impl Cluster {
         let mut command = Command::new(binary());
         command.args(arguments).arg("--data-dir").arg(self.data());
         self.succeed(&mut command)
+    }
+
+    /// A client of the `kube` crate. Must be called inside a tokio runtime.
+    pub async fn kube(&self) -> kube::Client {
+        // Only the first call counts; the others find what it set.
+        let _set_before = rustls::crypto::ring::default_provider().install_default();
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        kube::Client::try_from(config).unwrap()
     }
 
     /// `kill -9`.

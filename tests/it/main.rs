@@ -1,16 +1,20 @@
-//! The built program and real clients: kubectl of two versions, helm, the Python client library, a registry.
+//! The built program and real clients: kubectl of two versions, helm, client libraries of three languages, a registry.
 //!
 //! Each test starts a cluster of its own on this machine. Needs root; `cargo xtask test` builds and installs the rest.
 
 mod bad_input;
+mod builtin;
 mod clients;
 mod cluster;
 mod conformance_node;
 mod conformance_storage;
+mod crash;
 mod image;
+mod kube_crate;
 mod lifecycle;
 mod pods;
 mod registry;
+mod scale;
 mod space;
 mod survival;
 mod walk;

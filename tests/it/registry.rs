@@ -5,9 +5,10 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, fetch, isolate};
+use crate::cluster::isolate;
 use crate::image::{archive, busybox_root};
 
+/// A running registry; it ends when this is dropped.
 pub struct Registry {
     child: Child,
     pub port: u16,
@@ -91,23 +92,20 @@ fn nginx_root(root: &Path) {
     std::fs::write(root.join("etc/nginx/nginx.conf"), config).unwrap();
 }
 
-#[test]
-fn nginx_comes_from_a_registry() {
-    let work = tempfile::tempdir().unwrap();
-    let registry = Registry::start(work.path());
-    let host = registry.host();
-    let root = work.path().join("root");
+/// A registry with nginx in it, and the image's name.
+pub fn with_nginx(work: &Path) -> (Registry, String) {
+    let registry = Registry::start(work);
+    let root = work.join("root");
     nginx_root(&root);
     let config = json!({"Cmd": ["/usr/sbin/nginx", "-c", "/etc/nginx/nginx.conf"], "Env": ["PATH=/bin:/usr/sbin"],
         "StopSignal": "SIGQUIT"});
-    let path = archive(work.path(), "nginx", &root, config);
+    let path = archive(work, "nginx", &root, config);
     registry.push(&path, "nginx:latest", &[]);
-    let cluster = Cluster::start("up", &[], &format!("registries:\n  '{host}':\n    plainHttp: true\n"));
-    let manifest = crate::walk::CONTROLLER.replace("kobune.local/web:latest", &format!("{host}/nginx"));
-    cluster.feed(&["create"], &manifest);
-    for (_, address) in cluster.wait_for_pods("run=my-nginx", 2) {
-        assert_eq!(fetch(&format!("{address}:80")).unwrap(), "nginx answers");
-    }
-    let events = cluster.kubectl(&["get", "events"]);
-    assert!(events.contains("Successfully pulled image"), "{events}");
+    let name = format!("{}/nginx", registry.host());
+    (registry, name)
+}
+
+/// The configuration of a cluster that may use the registry of [`with_nginx`].
+pub fn config(registry: &Registry) -> String {
+    format!("registries:\n  '{}':\n    plainHttp: true\n", registry.host())
 }

@@ -1,54 +1,10 @@
-//! `kill -9`, Ctrl-C and reset.
+//! Ctrl-C, reset, snapshots, tokens.
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::cluster::{Cluster, isolate};
-
-fn containers(cluster: &Cluster) -> BTreeSet<(String, String, i64)> {
-    let list = cluster.json(&["get", "pods", "-l", "run=my-nginx"]);
-    let one = |pod: &serde_json::Value| {
-        let status = &pod["status"]["containerStatuses"][0];
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        (
-            text(&pod["metadata"]["name"]),
-            text(&status["containerID"]),
-            status["restartCount"].as_i64().unwrap_or(-1),
-        )
-    };
-    list["items"].as_array().unwrap().iter().map(one).collect()
-}
-
-#[test]
-fn killed_at_any_moment_it_loses_nothing_and_adopts_its_pods() {
-    let mut cluster = Cluster::start("server", &[], "");
-    cluster.feed(&["create"], crate::walk::CONTROLLER);
-    cluster.wait_for_pods("run=my-nginx", 2);
-    let before = containers(&cluster);
-    let mut acknowledged = Vec::new();
-    for round in 0..5 {
-        for index in 0..10 {
-            let name = format!("write-{round}-{index}");
-            cluster.kubectl(&["create", "configmap", &name, "--from-literal=a=b"]);
-            acknowledged.push(name);
-        }
-        // A write is under way when the process dies; it may or may not be there afterwards.
-        let mut late = cluster.command("1.36", "kubectl");
-        let mut late = late.args(["create", "configmap", &format!("late-{round}")]).spawn().unwrap();
-        cluster.kill();
-        late.wait().unwrap();
-        cluster.launch();
-    }
-    let names = cluster.kubectl(&["get", "configmaps", "-o", "name"]);
-    for name in acknowledged {
-        assert!(names.contains(&format!("configmap/{name}\n")), "{name} is lost");
-    }
-    assert_eq!(containers(&cluster), before);
-    for (name, address) in cluster.wait_for_pods("run=my-nginx", 2) {
-        assert_eq!(crate::cluster::fetch(&format!("{address}:80")).unwrap(), name);
-    }
-}
+use crate::cluster::{Cluster, binary, isolate};
 
 /// What the machine shows of a cluster: links and tables of its network, and whatever else names its data directory.
 fn traces(data: &Path) -> BTreeSet<String> {
@@ -116,14 +72,91 @@ fn reset_removes_what_a_killed_server_left() {
 }
 
 #[test]
+fn reset_keeps_its_hands_off_what_is_not_its_own() {
+    isolate();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("thesis.txt"), "years of work").unwrap();
+    let reset = |flags: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("reset").args(flags).arg("--data-dir").arg(folder.path()).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, error) = reset(&["--yes"]);
+    assert!(code == Some(2) && error.contains("holds no cluster"), "{error}");
+    std::fs::remove_file(folder.path().join("thesis.txt")).unwrap();
+    std::fs::create_dir(folder.path().join("server")).unwrap();
+    let (code, error) = reset(&[]);
+    assert!(code == Some(2) && error.contains("--yes"), "{error}");
+    assert!(folder.path().join("server").exists());
+    assert_eq!(reset(&["--yes"]).0, Some(0));
+    assert!(!folder.path().exists());
+}
+
+#[test]
 fn a_snapshot_brings_the_state_back() {
     let mut cluster = Cluster::start("server", &[], "");
+    let file = |name: &str| cluster.dir.path().join(name).to_str().unwrap().to_owned();
+    let (running, stopped, torn) = (file("running"), file("stopped"), file("torn"));
     cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    // Of the running server, through its door.
+    let saved = cluster.kobune(&["snapshot", "save", &running, "--output", "json"]);
+    let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    assert!(saved["revision"].as_u64().unwrap() > 0, "{saved}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&running).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "a snapshot holds secrets");
+    let refused = cluster.kubectl_fails(&["get", "--raw", "/kobune/snapshot", "--as=somebody"]);
+    assert!(refused.contains("Forbidden"), "{refused}");
+    cluster.kubectl(&["create", "configmap", "later"]);
+    // A running server is not replaced under its own feet, and a cluster not by accident.
+    let restore = |cluster: &Cluster, file: &str| {
+        let mut command = Command::new(binary());
+        command.args(["snapshot", "restore", file, "--data-dir"]).arg(cluster.data());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, error) = restore(&cluster, &running);
+    assert!(code == Some(1) && error.contains("stop the server"), "{error}");
     cluster.interrupt();
-    let file = cluster.dir.path().join("snapshot");
-    cluster.kobune(&["snapshot", "save", file.to_str().unwrap()]);
-    std::fs::remove_dir_all(cluster.data().join("server/store")).unwrap();
-    cluster.kobune(&["snapshot", "restore", file.to_str().unwrap()]);
-    cluster.launch();
-    cluster.kubectl(&["get", "configmap", "kept"]);
+    cluster.kobune(&["snapshot", "save", &stopped]);
+    let (code, error) = restore(&cluster, &running);
+    assert!(code == Some(1) && error.contains("a cluster is in"), "{error}");
+    for (file, later) in [(&running, false), (&stopped, true)] {
+        cluster.interrupt();
+        std::fs::remove_dir_all(cluster.data().join("server/store")).unwrap();
+        let bytes = std::fs::read(file).unwrap();
+        std::fs::write(&torn, &bytes[..bytes.len() - 1]).unwrap();
+        let (code, error) = restore(&cluster, &torn);
+        assert!(code == Some(1) && error.contains("use another snapshot"), "{error}");
+        cluster.kobune(&["snapshot", "restore", file]);
+        cluster.launch();
+        cluster.kubectl(&["get", "configmap", "kept"]);
+        assert_eq!(cluster.try_kubectl(&["get", "configmap", "later"]).status.success(), later);
+    }
+}
+
+#[test]
+fn tokens_are_made_listed_and_deleted() {
+    let cluster = Cluster::start("server", &[], "");
+    let token = cluster.kobune(&["token", "create", "--description", "for node 2"]);
+    let (id, secret) = token.trim().split_once('.').unwrap();
+    assert!(id.len() == 6 && secret.len() == 16, "{token}");
+    let who = |token: &str| {
+        let mut command = cluster.command("1.36", "kubectl");
+        let server = format!("--server=https://127.0.0.1:{}", cluster.port);
+        command.args(["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", &server, "--token", token]);
+        let output = command.args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]).output();
+        String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+    };
+    assert_eq!(who(token.trim()), format!("system:bootstrap:{id}"));
+    let list = cluster.kobune(&["token", "list"]);
+    assert!(list.contains(id) && list.contains("for node 2") && !list.contains(secret), "{list}");
+    let made = cluster.kobune(&["token", "create", "--output", "json", "--ttl-hours", "1"]);
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    assert!(made["token"].as_str().unwrap().contains('.') && made["expires"].is_string(), "{made}");
+    cluster.kobune(&["token", "delete", id]);
+    assert_eq!(who(token.trim()), "");
+    let list: serde_json::Value =
+        serde_json::from_str(&cluster.kobune(&["token", "list", "--output", "json"])).unwrap();
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
 }

@@ -72,50 +72,110 @@ struct Global {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Show one or many resources.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl get pods\n  kobune kubectl get pods -l app=web -o wide\n  kobune kubectl get deploy/web -o jsonpath={.status.readyReplicas}\n  kobune kubectl get pods -A -w"
+    )]
     Get(get::Get),
     /// Show the details of a resource and what happened to it.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl describe pod my-nginx-abcde\n  kobune kubectl describe nodes\n  kobune kubectl describe deploy -l app=web"
+    )]
     Describe(describe::Describe),
     /// Create resources from files, or one from arguments.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl create -f pod.yaml\n  kobune kubectl create namespace team\n  kobune kubectl create deployment web --image=nginx --replicas=3\n  kobune kubectl create configmap settings --from-literal=colour=blue"
+    )]
     Create(create::Create),
     /// Make resources what files say.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl apply -f folder/\n  kobune kubectl apply --server-side -f app.yaml\n  cat app.yaml | kobune kubectl apply -f -"
+    )]
     Apply(apply::Apply),
     /// Delete resources by files, names or labels.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl delete -f app.yaml\n  kobune kubectl delete pod my-nginx-abcde\n  kobune kubectl delete deploy web --cascade=foreground\n  kobune kubectl delete pods -l app=web"
+    )]
     Delete(delete::Delete),
     /// Run an image: a pod, or with --replicas a replication controller.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl run my-nginx --image=nginx --replicas=2 --port=80\n  kobune kubectl run box --image=busybox -it --rm -- sh"
+    )]
     Run(run::Run),
     /// Set how many replicas something has.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl scale rc my-nginx --replicas=20\n  kobune kubectl scale deploy/web --current-replicas=2 --replicas=3"
+    )]
     Scale(scale::Scale),
     /// Make a service for a pod, service, replication controller, replica set or deployment.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl expose rc my-nginx --port=80\n  kobune kubectl expose deploy web --port=80 --target-port=8080 --type=NodePort"
+    )]
     Expose(expose::Expose),
     /// Print the logs of containers.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl logs my-nginx-abcde\n  kobune kubectl logs -f deploy/web --tail=20\n  kobune kubectl logs web-abcde -c sidecar --previous"
+    )]
     Logs(logs::Logs),
     /// Run a command in a container.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl exec my-nginx-abcde -- ls /\n  kobune kubectl exec -it deploy/web -- sh"
+    )]
     Exec(exec::Exec),
     /// Attach to the process of a container.
+    #[command(after_help = "Examples:\n  kobune kubectl attach box\n  kobune kubectl attach -it box -c main")]
     Attach(exec::Attach),
     /// Forward local ports to a pod.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl port-forward my-nginx-abcde 8080:80\n  kobune kubectl port-forward svc/web :80"
+    )]
     PortForward(port_forward::PortForward),
     /// Follow and control the rollout of deployments.
     #[command(subcommand)]
+    #[command(
+        after_help = "Examples:\n  kobune kubectl rollout status deploy/web\n  kobune kubectl rollout undo deploy/web --to-revision=2\n  kobune kubectl rollout restart deploy web"
+    )]
     Rollout(rollout::Rollout),
     /// Change labels.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl label pod my-nginx-abcde tier=front\n  kobune kubectl label nodes --all zone=a --overwrite\n  kobune kubectl label pod my-nginx-abcde tier-"
+    )]
     Label(labels::Label),
     /// Change annotations.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl annotate deploy web note=\"who to call\"\n  kobune kubectl annotate deploy web note-"
+    )]
     Annotate(labels::Label),
     /// Wait for a condition.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl wait --for=condition=Ready pod/box --timeout=60s\n  kobune kubectl wait --for=delete pod -l app=web\n  kobune kubectl wait --for=jsonpath={.status.phase}=Running pod/box"
+    )]
     Wait(wait::Wait),
     /// Change fields with a patch.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl patch deploy web -p '{\"spec\":{\"replicas\":3}}'\n  kobune kubectl patch pod box --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/tier\"}]'"
+    )]
     Patch(patch::PatchCommand),
     /// Show the versions of client and server.
+    #[command(after_help = "Examples:\n  kobune kubectl version\n  kobune kubectl version --client")]
     Version(information::Version),
     /// List the kinds of resources of the server.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl api-resources\n  kobune kubectl api-resources --api-group=apps -o name"
+    )]
     ApiResources(information::ApiResources),
     /// Show the fields of a kind.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl explain pods\n  kobune kubectl explain deployment.spec.strategy --recursive"
+    )]
     Explain(explain::Explain),
     /// Show where the control plane is.
+    #[command(after_help = "Examples:\n  kobune kubectl cluster-info")]
     ClusterInfo,
     /// Show the kubeconfig.
     #[command(subcommand)]
+    #[command(
+        after_help = "Examples:\n  kobune kubectl config view\n  kobune kubectl config current-context"
+    )]
     Config(config::Config),
 }
 

@@ -3,6 +3,7 @@
 mod body;
 mod connect;
 mod request;
+mod resolve;
 
 use std::sync::Arc;
 

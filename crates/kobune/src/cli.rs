@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
+use store::StoreError;
 
 use crate::command;
 
@@ -25,17 +27,23 @@ enum Command {
     )]
     Up(command::up::Up),
     /// Run the control plane and a node as a service; pods keep running when it stops or is replaced.
+    #[command(
+        after_help = "Examples:\n  kobune server\n  kobune server --config /etc/kobune/config.yaml\n  systemd-run --unit kobune kobune server"
+    )]
     Server(command::up::ServerCommand),
     /// Run a node as a service.
     Agent(command::up::AgentCommand),
     /// A built-in client for those who have no kubectl.
+    #[command(
+        after_help = "Examples:\n  kobune kubectl get nodes\n  kobune kubectl run my-nginx --image=kobune.local/web:latest --replicas=2 --port=80\n  \
+        kobune kubectl help run"
+    )]
     Kubectl(::cli::Kubectl),
     /// Pull, import, list and remove the images of this machine.
     Image(command::image::ImageCommand),
     /// Show or make tokens with which nodes join.
     Token(command::token::Token),
     /// Save or restore the cluster's state.
-    #[command(subcommand)]
     Snapshot(command::snapshot::Snapshot),
     /// Remove every trace: processes, mounts, cgroups, namespaces, links, packet-filter tables and data.
     Reset(command::reset::Reset),
@@ -45,8 +53,12 @@ enum Command {
     #[command(hide = true)]
     Web(command::web::Web),
     /// Print a script that completes commands in a shell.
+    #[command(
+        after_help = "Examples:\n  source <(kobune completion bash)\n  kobune completion zsh > ~/.zfunc/_kobune\n  kobune completion fish > ~/.config/fish/completions/kobune.fish"
+    )]
     Completion { shell: clap_complete::Shell },
     /// Print the version.
+    #[command(after_help = "Examples:\n  kobune version\n  kobune version --output json")]
     Version {
         /// `json` for scripts.
         #[arg(long, short, value_parser = ["json"])]
@@ -104,16 +116,56 @@ impl Failure {
         Self { message: message.to_string(), code: 2 }
     }
 
-    /// An error with all its causes on one line.
-    pub fn chain(error: &dyn std::error::Error) -> Self {
+    /// Why the store cannot be had, and what to do about it.
+    pub fn store(error: &StoreError) -> Self {
+        let remedy = match error {
+            StoreError::InUse(_) => {
+                "stop the server that runs there, or choose another directory with --data-dir"
+            }
+            StoreError::Full(_) => "free some space there, or choose another place with --data-dir",
+            StoreError::Io { cause, .. } if cause.contains("Permission denied") => {
+                "try again as root, e.g. with sudo"
+            }
+            StoreError::Io { cause, .. } if cause.contains("Read-only") => {
+                "choose another place with --data-dir"
+            }
+            // The rest says what to do by itself.
+            _ => return Self::chain(error),
+        };
+        Self::new(format!("{}; {remedy}", Self::chain(error)))
+    }
+
+    /// Something that this machine did not do for containers.
+    pub fn machine(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(format!("{}; `kobune doctor` says what this machine lacks", Self::chain(error)))
+    }
+
+    /// An error with all its causes on one line, and what to do where the last cause tells.
+    pub fn chain(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
+        let mut last = error;
+        while let Some(cause) = last.source() {
             message.push_str(": ");
             message.push_str(&cause.to_string());
-            source = cause.source();
+            last = cause;
+        }
+        if let Some(remedy) = last.downcast_ref::<std::io::Error>().and_then(|error| remedy(error.kind())) {
+            message.push_str("; ");
+            message.push_str(remedy);
         }
         Self::new(message)
+    }
+}
+
+/// What to do about an error of the system that says nothing of where it comes from.
+fn remedy(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("free some space there, or choose another place with --data-dir")
+        }
+        ErrorKind::PermissionDenied => Some("try again as root, e.g. with sudo"),
+        ErrorKind::ReadOnlyFilesystem => Some("choose another place with --data-dir"),
+        _ => None,
     }
 }
 

@@ -108,7 +108,7 @@ impl Node {
             helper: this_executable()?,
             env: env.clone(),
         };
-        let runtime = EmbeddedRuntime::open(config).await.map_err(|error| Failure::chain(&error))?;
+        let runtime = EmbeddedRuntime::open(config).await.map_err(|error| Failure::machine(&error))?;
         let listener = bind_kubelet(settings).await?;
         Ok(Self { runtime, network, images, settings: settings.clone(), env: env.clone(), listener })
     }
@@ -130,7 +130,7 @@ impl Node {
     fn register_network(&self, graph: &mut Graph, on: &Handle, dependencies: &Dependencies) {
         let network = self.network.clone();
         graph.add("network", &["cluster"], on, move |ready, shutdown| async move {
-            network.prepare().await.map_err(|error| Failure::chain(&error).message)?;
+            network.prepare().await.map_err(|error| Failure::machine(&error).message)?;
             ready.set();
             shutdown.cancelled().await;
             Ok(())

@@ -6,6 +6,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod clock;
 pub mod device;
 pub mod error;
 pub mod facts;

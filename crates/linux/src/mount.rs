@@ -224,6 +224,21 @@ pub fn unmount_below(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// As [`unmount_below`], but a file system that is mounted at `directory` itself stays: it is somebody's disk.
+/// `directory` may be reached through symbolic links.
+pub fn unmount_inside(directory: &Path) -> Result<()> {
+    let directory = match fs::canonicalize(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        found => found.with_context(|| format!("find {}", directory.display()))?,
+    };
+    let is_inside =
+        |mount: &&MountInfo| mount.mount_point.starts_with(&directory) && mount.mount_point != directory;
+    for mount in list()?.iter().rev().filter(is_inside) {
+        unmount(&mount.mount_point)?;
+    }
+    Ok(())
+}
+
 /// Makes the current directory of the mount namespace its root and lets go of the old one.
 pub fn pivot_root_here() -> Result<()> {
     // Stacking the old root on the new one needs no directory for it inside the new root.

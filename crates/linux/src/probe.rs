@@ -1,5 +1,7 @@
 //! What this machine can do, tried rather than guessed from version numbers.
 
+mod machine;
+
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -35,6 +37,7 @@ pub fn all(data_directory: &Path) -> Vec<Probe> {
         module("nf_tables", "load the module `nf_tables` (kernel option CONFIG_NF_TABLES)"),
         module("nf_nat", "load the module `nft_chain_nat` (kernel option CONFIG_NF_NAT)"),
     ]);
+    probes.extend(machine::all(data_directory));
     probes
 }
 

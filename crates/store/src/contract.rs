@@ -135,4 +135,6 @@ pub trait Store: Send + Sync {
     /// Writes the present state to a new file at `path`, which appears complete or not at all, and tells the
     /// revision it holds. [`crate::restore`] makes a data directory of it.
     async fn snapshot(&self, path: &Path) -> Result<Revision, StoreError>;
+    /// Writes the same to a stream, which whoever reads it checks by its checksum; see [`crate::Draft`].
+    async fn snapshot_to(&self, out: Box<dyn std::io::Write + Send>) -> Result<Revision, StoreError>;
 }

@@ -208,4 +208,15 @@ impl Store for Embedded {
         let written = tokio::task::spawn_blocking(move || snapshot::write(&state, &path)).await;
         written.unwrap_or(Err(StoreError::Closed))
     }
+
+    async fn snapshot_to(&self, out: Box<dyn std::io::Write + Send>) -> Result<Revision, StoreError> {
+        let state = self.shared.inner.read().state.dump();
+        let what = "sending a snapshot".to_owned();
+        let written =
+            tokio::task::spawn_blocking(move || snapshot::write_to(&state, out).map(|()| state.revision));
+        match written.await {
+            Ok(written) => written.map_err(|error| StoreError::Io { what, cause: error.to_string() }),
+            Err(_stopped) => Err(StoreError::Closed),
+        }
+    }
 }

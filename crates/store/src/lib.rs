@@ -17,8 +17,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use contract::*;
+pub use directory::Directory;
 pub use embedded::Options;
-pub use snapshot::restore;
+pub use snapshot::{Draft, restore};
 
 /// A store that is gone when it is dropped. Must be called inside a tokio runtime.
 pub fn memory(options: Options) -> Arc<dyn Store> {

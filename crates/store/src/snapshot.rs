@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -27,20 +27,58 @@ const LENGTH_MAX: u32 = 256 << 20;
 
 /// Writes `state` to `path`.
 pub fn write(state: &Loaded, path: &Path) -> Result<Revision, StoreError> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    let draft = Path::new(&draft);
-    let result = write_file(state, draft).map_err(|error| failed("writing", draft, &error));
-    let result = result.and_then(|()| directory::publish(draft, path));
-    if result.is_err() {
-        directory::remove(draft)?;
-    }
-    result.map(|()| state.revision)
+    let draft = Draft::new(path)?;
+    write_to(state, draft.file()).map_err(|error| failed("writing", path, &error))?;
+    draft.publish()?;
+    Ok(state.revision)
 }
 
-fn write_file(state: &Loaded, path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    let mut out = Hashing { inner: BufWriter::new(file), hash: Sha256::new() };
+/// A file that takes its name when it is complete; dropped before, nothing stays of it.
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    draft: PathBuf,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Makes the file beside `path`, readable to its owner only: a snapshot holds every secret.
+    pub fn new(path: &Path) -> Result<Self, StoreError> {
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(".new");
+        let draft = PathBuf::from(draft);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
+        let file = file.map_err(|error| failed("writing", &draft, &error))?;
+        Ok(Self { file, draft, path: path.to_owned() })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// For a snapshot that came from elsewhere: gives it its name if it is whole, and tells its revision.
+    pub fn publish_checked(self) -> Result<Revision, StoreError> {
+        let revision = read(&self.draft)?.revision;
+        self.publish()?;
+        Ok(revision)
+    }
+
+    fn publish(self) -> Result<(), StoreError> {
+        directory::publish(&self.draft, &self.path)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Err(error) = directory::remove(&self.draft) {
+            tracing::warn!(%error, "an unfinished snapshot stays");
+        }
+    }
+}
+
+/// Writes `state` in the layout of a snapshot.
+pub fn write_to(state: &Loaded, out: impl Write) -> io::Result<()> {
+    let mut out = Hashing { inner: BufWriter::new(out), hash: Sha256::new() };
     out.write_all(MAGIC)?;
     put_u64(&mut out, state.revision)?;
     put_u64(&mut out, state.next_lease)?;

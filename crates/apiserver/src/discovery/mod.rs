@@ -4,6 +4,7 @@ mod aggregated;
 pub mod health;
 mod openapi;
 mod plain;
+mod snapshot;
 
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ pub async fn answer(
             health::answer(core, segments[0], rest, &request.query)
         }
         ["metrics"] => Ok(metrics(core)),
+        ["kobune", "snapshot"] => Ok(snapshot::answer(core)),
         [".well-known", "openid-configuration"] => {
             issuer_document(core.tokens.discovery(), "application/json")
         }

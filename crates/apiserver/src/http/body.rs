@@ -9,6 +9,8 @@ use machinery::Status;
 
 /// The largest request body, as upstream.
 pub const BODY_MAX: usize = 3 * 1024 * 1024;
+/// How much of a body that is too large is read to be thrown away.
+const DISCARD_MAX: usize = 32 * 1024 * 1024;
 /// Answers larger than this are compressed when the client accepts it, as upstream.
 const COMPRESS_FROM: usize = 128 * 1024;
 
@@ -36,21 +38,26 @@ pub fn response(code: u16, content_type: &str, bytes: impl Into<Bytes>) -> Respo
 
 /// Reads a request's body up to the limit.
 pub async fn read(mut body: Incoming) -> Result<Bytes, Status> {
-    let too_large = || Status::too_large(format!("limit is {BODY_MAX}"));
-    if body.size_hint().lower() > BODY_MAX as u64 {
-        return Err(too_large());
-    }
+    let declared = body.size_hint().lower();
     let mut all = BytesMut::new();
+    let mut length = 0;
+    // What is too large is still taken in, up to a bound: most clients read no answer before they have sent it all.
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| Status::bad_request(format!("the body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if all.len() + data.len() > BODY_MAX {
-            return Err(too_large());
+        length += data.len();
+        if length > BODY_MAX {
+            all = BytesMut::new();
+        } else {
+            all.extend_from_slice(&data);
         }
-        all.extend_from_slice(&data);
+        if length > DISCARD_MAX || declared > DISCARD_MAX as u64 {
+            break;
+        }
     }
-    Ok(all.freeze())
+    let is_too_large = length > BODY_MAX || declared > BODY_MAX as u64;
+    if is_too_large { Err(Status::too_large(format!("limit is {BODY_MAX}"))) } else { Ok(all.freeze()) }
 }
 
 /// Compresses a large whole answer if the client accepts gzip.

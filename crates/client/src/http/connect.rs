@@ -1,7 +1,6 @@
 //! TCP and TLS to the server.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::resolve::Resolver;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,6 +58,7 @@ pub enum HttpError {
 pub struct Connector {
     tls: Option<TlsConnector>,
     server_name: Option<ServerName<'static>>,
+    resolver: Resolver,
 }
 
 impl Connector {
@@ -70,13 +72,13 @@ impl Connector {
             Some("http") => None,
             _ => return Err(HttpError::Url(server.url.clone())),
         };
-        Ok(Self { tls, server_name: Some(server_name) })
+        Ok(Self { tls, server_name: Some(server_name), resolver: Resolver::default() })
     }
 
     /// Opens a connection; `alpn_http1` keeps HTTP/2 out, for upgrades.
     pub async fn connect(&self, uri: &Uri, http1_only: bool) -> std::io::Result<Stream> {
         let connecting = async {
-            let tcp = dial(uri).await?;
+            let tcp = self.resolver.dial(uri).await?;
             tcp.set_nodelay(true)?;
             match (&self.tls, &self.server_name) {
                 (Some(tls), Some(name)) => {
@@ -95,18 +97,6 @@ fn without_http2(tls: &TlsConnector) -> TlsConnector {
     let mut config = ClientConfig::clone(tls.config());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     TlsConnector::from(Arc::new(config))
-}
-
-async fn dial(uri: &Uri) -> std::io::Result<TcpStream> {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return TcpStream::connect(SocketAddr::new(address, port)).await;
-    }
-    if host == "localhost" {
-        return TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await;
-    }
-    TcpStream::connect((host, port)).await
 }
 
 fn tls_config(server: &Server) -> Result<ClientConfig, HttpError> {

@@ -1,6 +1,7 @@
 //! `kobune reset`: no trace stays.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 
 use clap::Args;
 use env::Env;
@@ -9,6 +10,9 @@ use images::Images;
 use crate::cli::{Common, Failure};
 use crate::config::Settings;
 use crate::node::{cgroup_root, network_config, services_config, this_executable};
+
+/// By these a data directory is known.
+const OWN: [&str; 4] = ["server", "kubelet", "images", "containers"];
 
 /// Remove every trace of an instance: processes, mounts, cgroups, namespaces, links, packet-filter tables and data.
 #[derive(Args)]
@@ -27,6 +31,7 @@ impl Reset {
         if !rustix::process::geteuid().is_root() {
             return Err(Failure::new("this needs root: it removes mounts and networks; try again with sudo"));
         }
+        check_own(&settings.data_dir)?;
         if !self.yes && !confirmed(&settings)? {
             return Err(Failure::new("nothing was removed"));
         }
@@ -52,19 +57,8 @@ fn confirmed(settings: &Settings) -> Result<bool, Failure> {
 
 /// Everything is tried; the first failure is told at the end, and the data stays until all else is gone.
 async fn reset(settings: &Settings) -> Result<(), Failure> {
-    let store = crate::control_plane::store_dir(settings);
-    if store.exists() {
-        // Opening takes the lock: a running server would go on writing what is removed here.
-        let opened = store::open(&store, store::Options::default());
-        if let Err(store::StoreError::Io { cause, .. }) = &opened
-            && cause.contains("another process")
-        {
-            return Err(Failure::new(format!(
-                "a server is running in {}; stop it first",
-                settings.data_dir.display()
-            )));
-        }
-    }
+    // Held until the end: a running server would go on writing what is removed here.
+    let _held = hold(&crate::control_plane::store_dir(settings))?;
     let env = Env::system();
     let images = Images::open(&settings.data_dir, settings.registries.clone(), &env)
         .map_err(|e| Failure::chain(&e))?;
@@ -81,14 +75,69 @@ async fn reset(settings: &Settings) -> Result<(), Failure> {
         runtime.purge().await
     };
     let containers = containers.await.map_err(|error| Failure::chain(&error));
-    let volumes = linux::mount::unmount_below(&settings.data_dir).map_err(|error| Failure::chain(&error));
+    let volumes = linux::mount::unmount_inside(&settings.data_dir).map_err(|error| Failure::chain(&error));
     let services = proxy::teardown(&services_config(settings).table).map_err(|error| Failure::chain(&error));
     let network = network::teardown(&network_config(settings)).map_err(|error| Failure::chain(&error));
     containers.and(volumes).and(services).and(network)?;
-    match std::fs::remove_dir_all(&settings.data_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::new(format!("cannot remove {}: {error}", settings.data_dir.display())))
-        }
+    remove_kubeconfig(settings);
+    remove_data(&settings.data_dir)
+}
+
+/// The kubeconfig may be elsewhere; one that has become another cluster's stays.
+fn remove_kubeconfig(settings: &Settings) {
+    let ca =
+        std::fs::read_to_string(crate::control_plane::pki_dir(settings).join("ca.crt")).unwrap_or_default();
+    let own = client::Kubeconfig::load(&settings.kubeconfig, None, "kobune")
+        .is_ok_and(|found| !ca.is_empty() && found.server.certificate_authority.trim() == ca.trim());
+    if own && let Err(error) = std::fs::remove_file(&settings.kubeconfig) {
+        eprintln!("kobune: {} stays: {error}", settings.kubeconfig.display());
+    }
+}
+
+/// Removes all that is in the directory, and the directory unless a disk is mounted there.
+fn remove_data(dir: &Path) -> Result<(), Failure> {
+    let failed = |path: &Path, error: std::io::Error| {
+        Failure::new(format!("cannot remove {}: {error}", path.display()))
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(|error| failed(dir, error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| failed(dir, error))?;
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let path = entry.path();
+        let removed = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.map_err(|error| failed(&path, error))?;
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::ResourceBusy => Err(failed(dir, error)),
         _ => Ok(()),
+    }
+}
+
+/// A directory in which nothing is of this program is somebody else's, and a mistake.
+fn check_own(dir: &Path) -> Result<(), Failure> {
+    let is_own = OWN.iter().any(|name| dir.join(name).exists());
+    let is_empty = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    if is_own || is_empty || !dir.exists() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{} holds no cluster but something else; choose the right directory with --data-dir",
+        dir.display()
+    )))
+}
+
+/// Takes the store's directory if there is one. A directory that cannot be locked for another reason (a full disk, say)
+/// is no reason to keep it.
+fn hold(store: &Path) -> Result<Option<store::Directory>, Failure> {
+    if !store.exists() {
+        return Ok(None);
+    }
+    match store::Directory::lock(store) {
+        Err(error @ store::StoreError::InUse(_)) => Err(Failure::store(&error)),
+        Err(_) => Ok(None),
+        Ok(held) => Ok(Some(held)),
     }
 }

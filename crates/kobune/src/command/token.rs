@@ -6,6 +6,7 @@ use client::{Client, Http, Kubeconfig};
 use env::Env;
 use k8s_openapi::api::core::v1::Secret;
 use machinery::Status;
+use serde_json::json;
 
 use crate::cli::{Common, Failure};
 use crate::config::Settings;
@@ -27,11 +28,21 @@ enum Action {
     /// Make a token and print it.
     Create {
         /// How long it may be used.
-        #[arg(long, default_value_t = 24)]
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
         ttl_hours: u32,
+        /// What it is for.
+        #[arg(long, default_value = "made by kobune token create")]
+        description: String,
+        /// `json` for scripts.
+        #[arg(long, short, value_parser = ["json"])]
+        output: Option<String>,
     },
-    /// List the tokens.
-    List,
+    /// List the tokens, without their secrets.
+    List {
+        /// `json` for scripts.
+        #[arg(long, short, value_parser = ["json"])]
+        output: Option<String>,
+    },
     /// Delete a token by its ID (what stands before the dot).
     Delete { id: String },
 }
@@ -43,8 +54,10 @@ impl Token {
         runtime.block_on(async {
             let client = admin(&settings)?;
             let result = match self.action {
-                Action::Create { ttl_hours } => create(&client, ttl_hours).await,
-                Action::List => list(&client).await,
+                Action::Create { ttl_hours, description, output } => {
+                    create(&client, ttl_hours, &description, output.is_some()).await
+                }
+                Action::List { output } => list(&client, output.is_some()).await,
                 Action::Delete { id } => delete(&client, &id).await,
             };
             result.map_err(Failure::new)
@@ -54,36 +67,58 @@ impl Token {
 
 /// A client with the administrator's kubeconfig of this machine.
 pub fn admin(settings: &Settings) -> Result<Client, Failure> {
-    let kubeconfig =
-        Kubeconfig::load(&settings.kubeconfig, None, "kobune").map_err(|error| Failure::chain(&error))?;
-    let http = Http::new(&kubeconfig.server).map_err(|error| Failure::chain(&error))?;
-    Ok(Client::new(std::sync::Arc::new(http)))
+    Ok(Client::new(std::sync::Arc::new(connection(settings)?)))
 }
 
-async fn create(client: &Client, ttl_hours: u32) -> Result<(), Status> {
+/// The connection below [`admin`]; opened at the first request.
+pub fn connection(settings: &Settings) -> Result<Http, Failure> {
+    let path = &settings.kubeconfig;
+    if !path.exists() {
+        return Err(Failure::new(format!(
+            "{} is not there; `kobune up` or `kobune server` writes it (--data-dir and --kubeconfig say where)",
+            path.display()
+        )));
+    }
+    let kubeconfig = Kubeconfig::load(path, None, "kobune").map_err(|error| Failure::chain(&error))?;
+    Http::new(&kubeconfig.server).map_err(|error| Failure::chain(&error))
+}
+
+async fn create(client: &Client, ttl_hours: u32, description: &str, as_json: bool) -> Result<(), Status> {
     let env = Env::system();
     let token = BootstrapToken::random(&env);
     let lifetime = jiff::SignedDuration::from_hours(i64::from(ttl_hours));
     let expiration = env.now().saturating_add(lifetime).map_err(Status::internal)?;
-    let secret = token.to_secret(Some(expiration), "made by kobune token create", &[]);
+    let secret = token.to_secret(Some(expiration), description, &[]);
     client.namespaced::<Secret>("kube-system").create(&secret).await?;
-    println!("{token}");
+    match as_json {
+        true => println!("{}", json!({"token": token.to_string(), "expires": expiration.to_string()})),
+        false => println!("{token}"),
+    }
     Ok(())
 }
 
-async fn list(client: &Client) -> Result<(), Status> {
+async fn list(client: &Client, as_json: bool) -> Result<(), Status> {
     let options = client::ListOptions {
         field_selector: "type=bootstrap.kubernetes.io/token".to_owned(),
         ..Default::default()
     };
     let secrets = client.namespaced::<Secret>("kube-system").list(&options).await?;
-    println!("{:<8} EXPIRES", "ID");
+    let mut rows = Vec::new();
     for secret in secrets.items {
-        let secret = client::typed::<Secret>(&secret)?;
-        let data = secret.data.clone().unwrap_or_default();
+        let data = client::typed::<Secret>(&secret)?.data.clone().unwrap_or_default();
         let text = |key: &str| data.get(key).map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
         let expires = text("expiration").unwrap_or_else(|| "never".to_owned());
-        println!("{:<8} {expires}", text("token-id").unwrap_or_default());
+        rows.push((text("token-id").unwrap_or_default(), expires, text("description").unwrap_or_default()));
+    }
+    if as_json {
+        let row =
+            |(id, expires, description)| json!({"id": id, "expires": expires, "description": description});
+        println!("{}", serde_json::Value::from_iter(rows.into_iter().map(row)));
+        return Ok(());
+    }
+    println!("{:<8} {:<22} DESCRIPTION", "ID", "EXPIRES");
+    for (id, expires, description) in rows {
+        println!("{id:<8} {expires:<22} {description}");
     }
     Ok(())
 }

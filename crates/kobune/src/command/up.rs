@@ -135,7 +135,7 @@ async fn run(
         let stopped = runtime.stop_all(true).await;
         let removed = network.teardown().await;
         let services = proxy::teardown(&crate::node::services_config(&settings).table);
-        let unmounted = linux::mount::unmount_below(&settings.data_dir);
+        let unmounted = linux::mount::unmount_inside(&settings.data_dir);
         stopped.map_err(|error| Failure::chain(&error))?;
         unmounted.map_err(|error| Failure::chain(&error))?;
         removed.map_err(|error| Failure::chain(&error))?;

@@ -37,6 +37,36 @@ impl File {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(&text).map_err(|error| Failure::usage(format!("{shown}: {error}")))
+        serde_saphyr::from_str(&text).map_err(|error| mistake(path, &text, &error))
     }
 }
+
+/// Where the mistake is and what would be right there. The parser tells the place but not the field, which stands on
+/// the same line.
+fn mistake(path: &Path, text: &str, error: &serde_saphyr::Error) -> Failure {
+    let shown = path.display();
+    let full = error.without_snippet().to_string();
+    let cause =
+        full.rsplit_once(" column ").and_then(|(_, rest)| rest.split_once(": ")).map_or(&*full, |at| at.1);
+    let Some(place) = error.location() else { return Failure::usage(format!("{shown}: {cause}")) };
+    let index = usize::try_from(place.line()).unwrap_or(1).saturating_sub(1);
+    let line = text.lines().nth(index).unwrap_or_default().trim();
+    let field = line.split(':').next().unwrap_or_default().trim_start_matches("- ");
+    let expected =
+        EXPECTED.iter().find(|(name, _)| *name == field).map(|(_, form)| format!("; write {form}"));
+    Failure::usage(format!(
+        "{shown}, line {}: {field}: {cause}{}\n    {line}",
+        place.line(),
+        expected.unwrap_or_default()
+    ))
+}
+
+/// What a field's value looks like.
+const EXPECTED: [(&str, &str); 6] = [
+    ("listen", "HOST:PORT with a numeric address, e.g. 0.0.0.0:6443"),
+    ("clusterCIDR", "ADDRESS/LENGTH, e.g. 10.42.0.0/16"),
+    ("serviceCIDR", "ADDRESS/LENGTH, e.g. 10.43.0.0/16"),
+    ("nodeIP", "an address of this machine, e.g. 192.0.2.10"),
+    ("plainHttp", "true or false"),
+    ("mirrors", "a list of URLs, e.g. [\"https://mirror.example.com\"]"),
+];

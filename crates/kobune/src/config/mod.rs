@@ -61,6 +61,14 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), Failure> {
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(Failure::usage("the data directory's name is empty; give one with --data-dir DIR"));
+        }
+        if self.listen.port() == 0 {
+            let text =
+                format!("listen {}: nobody would find a random port; name one, e.g. 6443", self.listen);
+            return Err(Failure::usage(text));
+        }
         let (cluster, service) = (self.cluster_cidr, self.service_cidr);
         if cluster.contains(&service) || service.contains(&cluster) {
             let text =
@@ -184,6 +192,23 @@ mod tests {
     fn mistakes_name_the_field_and_the_line() {
         let unknown = settings("nodeName: a\ndataDri: /x\n").unwrap_err().message;
         assert!(unknown.contains("dataDri") && unknown.contains("line 2"), "{unknown}");
+        for (text, expected) in [
+            ("nodeName: a\nlisten: host\n", "line 2: listen: invalid socket address syntax; write HOST:PORT"),
+            (
+                "clusterCIDR: 10.0.0.0/40\n",
+                "line 1: clusterCIDR: invalid IP address syntax; write ADDRESS/LENGTH",
+            ),
+            (
+                "registries:\n  foo:\n    plainHttp: perhaps\n",
+                "line 3: plainHttp: invalid boolean; write true or false",
+            ),
+            ("nodeName: [a\n", "line 1: nodeName: "),
+            ("nodeName: a\nnodeName: b\n", "line 2: nodeName: duplicate mapping key"),
+            ("dataDir: ''\n", "--data-dir"),
+        ] {
+            let found = settings(text).unwrap_err();
+            assert!(found.message.contains(expected) && found.code == 2, "{text}: {}", found.message);
+        }
         let overlap = settings("clusterCIDR: 10.0.0.0/8\n").unwrap_err().message;
         assert!(overlap.contains("overlap"), "{overlap}");
         assert!(settings("nodeName: A_b\n").unwrap_err().message.contains("nodeName"));

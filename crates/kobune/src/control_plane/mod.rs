@@ -77,7 +77,7 @@ impl ControlPlane {
             ))
         })?;
         let store =
-            store::open(&store_dir(settings), store::Options::default()).map_err(|e| Failure::chain(&e))?;
+            store::open(&store_dir(settings), store::Options::default()).map_err(|e| Failure::store(&e))?;
         let dir = pki_dir(settings);
         let authority = Authority::load_or_create(&dir, "ca", "kobune-ca", env).map_err(pki)?;
         let own =

@@ -12,6 +12,7 @@ const NEW_TABLE: u16 = message_type(0);
 const GET_TABLE: u16 = message_type(1);
 const DELETE_TABLE: u16 = message_type(2);
 const NEW_CHAIN: u16 = message_type(3);
+const GET_CHAIN: u16 = message_type(4);
 const DELETE_CHAIN: u16 = message_type(5);
 const NEW_RULE: u16 = message_type(6);
 const DELETE_RULE: u16 = message_type(8);
@@ -258,6 +259,31 @@ pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<String>, Netlin
         names.extend(body.get(4..).and_then(|body| wire::find(body, 1)).map(wire::text));
     })?;
     Ok(names)
+}
+
+/// Base chains at a hook whose policy is to drop, as table and chain.
+pub fn dropping_chains(
+    socket: &mut Socket,
+    family: Family,
+    hook: Hook,
+) -> Result<Vec<(String, String)>, NetlinkError> {
+    let mut request = Writer::new();
+    request.message(GET_CHAIN, 0, |message| message.raw(&header(family)));
+    let mut found = Vec::new();
+    socket
+        .dump(request, |_, body| found.extend(body.get(4..).and_then(|body| dropping_chain(body, hook))))?;
+    Ok(found)
+}
+
+/// Reads the attributes of a chain: 1 its table, 3 its name, 4 its hook (of which 1 is the number), 5 its policy.
+fn dropping_chain(chain: &[u8], hook: Hook) -> Option<(String, String)> {
+    const DROP: u32 = 0;
+    let number = |value: &[u8]| value.try_into().ok().map(u32::from_be_bytes);
+    let at = wire::find(wire::find(chain, 4)?, 1).and_then(number)?;
+    let policy = wire::find(chain, 5).and_then(number)?;
+    (at == hook as u32 && policy == DROP)
+        .then(|| Some((wire::text(wire::find(chain, 1)?), wire::text(wire::find(chain, 3)?))))
+        .flatten()
 }
 
 /// Whether there is such a table.

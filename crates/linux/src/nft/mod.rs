@@ -8,7 +8,9 @@ mod batch;
 mod expression;
 mod set;
 
-pub use batch::{Batch, Chain, Hook, HookKind, NftError, delete_table, table_exists, tables};
+pub use batch::{
+    Batch, Chain, Hook, HookKind, NftError, delete_table, dropping_chains, table_exists, tables,
+};
 pub use expression::{
     Comparison, ConntrackKey, Direction, Dynamic, Expression, FibResult, MetaKey, NatKind, PayloadBase,
     Register, Reject, Verdict,
