@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use machinery::Status;
-use machinery::quantity::Quantity;
+use resources::core::pod::totals::{self, Amounts, amounts};
 use resources::value::{Access, Fill};
 use serde_json::Value;
 
@@ -109,7 +109,7 @@ fn violations(object: &Value, resource: &str, range: &Value) -> Vec<String> {
                 }
             }
             ("Pod", "pods") => {
-                within(&mut errors, item, &pod_total(object, "requests"), &pod_total(object, "limits"))
+                within(&mut errors, item, &totals::of(object, "requests"), &totals::of(object, "limits"))
             }
             ("PersistentVolumeClaim", "persistentvolumeclaims") => {
                 let requests = amounts(object.at("/spec/resources/requests"));
@@ -119,36 +119,6 @@ fn violations(object: &Value, resource: &str, range: &Value) -> Vec<String> {
         }
     }
     errors
-}
-
-type Amounts = BTreeMap<String, Quantity>;
-
-fn amounts(list: &Value) -> Amounts {
-    list.members("").filter_map(|(name, value)| Some((name.clone(), Quantity::read(value)?))).collect()
-}
-
-/// What a pod's containers need together: the sum of those that run at once, or the largest init container.
-pub fn pod_total(pod: &Value, field: &str) -> Amounts {
-    let mut total = Amounts::new();
-    let add = |total: &mut Amounts, container: &Value| {
-        for (name, amount) in amounts(container.at(&format!("/resources/{field}"))) {
-            let sum = total.remove(&name).map_or(amount, |known| known + amount);
-            total.insert(name, sum);
-        }
-    };
-    let inits = pod.items("/spec/initContainers");
-    let is_sidecar = |container: &&Value| container.text("/restartPolicy") == "Always";
-    for container in pod.items("/spec/containers").iter().chain(inits.iter().filter(is_sidecar)) {
-        add(&mut total, container);
-    }
-    for container in inits.iter().filter(|container| !is_sidecar(container)) {
-        for (name, amount) in amounts(container.at(&format!("/resources/{field}"))) {
-            if total.get(&name).is_none_or(|known| *known < amount) {
-                total.insert(name, amount);
-            }
-        }
-    }
-    total
 }
 
 fn within(errors: &mut Vec<String>, item: &Value, requests: &Amounts, limits: &Amounts) {

@@ -1,7 +1,9 @@
 //! Reading objects for a judgement, and the JSON shapes that plugins share.
 
+use std::sync::Arc;
+
 use client::{Client, ListOptions, Target};
-use machinery::Status;
+use machinery::{Object, Status};
 use resources::value::Access;
 use serde_json::Value;
 
@@ -34,9 +36,19 @@ impl Lookup {
 
     /// All objects of a resource, in one namespace or (empty) in all.
     pub async fn list(&self, group: &str, resource: &str, namespace: &str) -> Result<Vec<Value>, Status> {
-        let list =
-            self.client.target(target(group, resource, namespace)).list(&ListOptions::default()).await?;
-        Ok(list.items.iter().map(|object| object.value()).collect())
+        let objects = self.objects(group, resource, namespace).await?;
+        Ok(objects.iter().map(|object| object.value()).collect())
+    }
+
+    /// The same, not decoded.
+    pub async fn objects(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, Status> {
+        let collection = self.client.target(target(group, resource, namespace));
+        Ok(collection.list(&ListOptions::default()).await?.items)
     }
 
     /// The labels of a namespace; null when there is no such namespace.

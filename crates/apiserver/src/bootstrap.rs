@@ -24,6 +24,8 @@ enum Existing {
     Keep,
     /// It is the system's: its fields are set again.
     Reconcile,
+    /// A default role or binding: what is missing in its lists is added, what administrators added stays.
+    Extend,
 }
 
 /// Writes what is missing.
@@ -32,11 +34,11 @@ pub async fn ensure(core: &Arc<Core>, facts: &ClusterFacts) -> Result<(), Status
     let client = Client::new(Arc::new(InProcess::new(core.clone(), user)));
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     ensure_all(core, &client, NAMESPACES.map(namespace).into(), Existing::Keep).await?;
-    let kept = priority_classes().into_iter().chain(flow_control()).collect();
-    let reconciled = auth::bootstrap_objects().into_iter().chain(kubernetes_service(facts)).collect();
+    let kept = priority_classes().into_iter().chain(flow_control()).chain(service_range(facts)).collect();
     tokio::try_join!(
         ensure_all(core, &client, kept, Existing::Keep),
-        ensure_all(core, &client, reconciled, Existing::Reconcile),
+        ensure_all(core, &client, auth::bootstrap_objects(), Existing::Extend),
+        ensure_all(core, &client, kubernetes_service(facts), Existing::Reconcile),
     )
     .map(drop)
 }
@@ -70,12 +72,26 @@ async fn ensure_one(core: &Core, client: &Client, object: Value, existing: Exist
         Err(status) => Err(status),
         Ok(_) if existing == Existing::Keep => Ok(()),
         Ok(present) => {
-            if contains(&present.value(), &object) || is_protected(&present.value()) {
+            let present = present.value();
+            let object = if existing == Existing::Extend { extended(&present, object) } else { object };
+            if contains(&present, &object) || is_protected(&present) {
                 return Ok(());
             }
             client.transport().patch(&target, Patch::Merge(object), &options).await.map(drop)
         }
     }
+}
+
+/// The wanted role or binding with everything that administrators added to its lists.
+fn extended(present: &Value, mut wanted: Value) -> Value {
+    for field in ["rules", "subjects"] {
+        let Some(list) = wanted.get_mut(field).and_then(Value::as_array_mut) else { continue };
+        let own = present.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+        let missing: Vec<_> =
+            list.drain(..).filter(|item| !own.iter().any(|known| contains(known, item))).collect();
+        *list = own.into_iter().chain(missing).collect();
+    }
+    wanted
 }
 
 /// Administrators take a default role out of the system's hands with this annotation.
@@ -178,6 +194,17 @@ fn flow_control() -> Vec<Value> {
         schema("exempt", "exempt", 1, Value::Null, everything("system:masters")),
         schema("catch-all", "catch-all", 10_000, json!({"type": "ByUser"}), catch_all_rules),
     ]
+}
+
+/// The ServiceCIDR `kubernetes`: the range that the cluster was started with.
+fn service_range(facts: &ClusterFacts) -> Option<Value> {
+    let wanted = !facts.service_ranges.is_empty();
+    wanted.then(|| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": facts.service_ranges},
+        })
+    })
 }
 
 /// The Service `kubernetes` and where it leads.

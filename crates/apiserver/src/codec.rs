@@ -29,10 +29,10 @@ pub fn decode(schema: &Schema, media: Media, bytes: &[u8]) -> Result<Decoded, St
 fn decode_yaml(bytes: &[u8]) -> Result<Decoded, Status> {
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(&error))?;
     let documents = yaml::to_values(text).map_err(|error| malformed(&error))?;
-    // A document that only the lenient reader takes has duplicate keys; the strict one says which.
-    let duplicate_fields = match yaml::to_values_strict(text) {
-        Ok(_) => Vec::new(),
-        Err(error) => vec![error.to_string()],
+    let duplicates = yaml::duplicate_keys(text);
+    let duplicate_fields = match duplicates.is_empty() {
+        true => Vec::new(),
+        false => vec![format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  "))],
     };
     let value = documents
         .into_iter()

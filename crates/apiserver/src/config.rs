@@ -125,6 +125,8 @@ impl Tokens for NoTokens {
 pub struct ClusterFacts {
     /// The first address of the service range; the `kubernetes` Service has it. More for dual stack.
     pub service_addresses: Vec<IpAddr>,
+    /// The ranges of Services in CIDR notation; they become the ServiceCIDR `kubernetes`.
+    pub service_ranges: Vec<String>,
     /// Where the API server itself is reached by pods.
     pub server_addresses: Vec<IpAddr>,
     pub server_port: u16,

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::cache::{EventKind, Item, WatchSource};
 use crate::core::Core;
-use crate::pipeline::{Call, Caller, Selectors};
+use crate::pipeline::{Call, Caller, Problems, Selectors};
 
 /// A caller inside the process.
 pub struct InProcess {
@@ -90,7 +90,7 @@ impl Transport for InProcess {
         let collection = Target { name: String::new(), ..target.clone() };
         let target = if target.subresource.is_empty() { &collection } else { target };
         let call = self.call("create", target)?;
-        let result = self.core.create(&call, body, Vec::new(), &self.named_manager(options)).await;
+        let result = self.core.create(&call, body, Problems::default(), &self.named_manager(options)).await;
         log_warnings(&call);
         result
     }
@@ -102,7 +102,7 @@ impl Transport for InProcess {
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Status> {
         let call = self.call("update", target)?;
-        let result = self.core.update(&call, body, Vec::new(), &self.named_manager(options)).await;
+        let result = self.core.update(&call, body, Problems::default(), &self.named_manager(options)).await;
         log_warnings(&call);
         result
     }
@@ -114,7 +114,7 @@ impl Transport for InProcess {
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Status> {
         let call = self.call("patch", target)?;
-        let result = self.core.patch(&call, patch, Vec::new(), &self.named_manager(options)).await;
+        let result = self.core.patch(&call, patch, Problems::default(), &self.named_manager(options)).await;
         log_warnings(&call);
         result.map(|patched| patched.object)
     }

@@ -17,6 +17,7 @@ pub mod node_lifecycle;
 pub mod persistent_volume;
 pub mod pod_gc;
 pub mod replication;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod rows;
 pub mod service_account;
@@ -75,6 +76,9 @@ impl Controllers {
         let rows = Arc::new(self.config.rows);
         let namespaces = namespace::Namespaces::new(&self.caches, rows.clone(), self.env.clone());
         tasks.spawn(namespaces.run(shutdown.clone()));
+        let client = (self.client_of)(resource_quota::NAME);
+        let quotas = resource_quota::ResourceQuotas::new(&self.caches, client, rows.clone());
+        tasks.spawn(quotas.run(shutdown.clone()));
         let collector = garbage_collector::GarbageCollector::new(&self.caches, rows);
         tasks.spawn(collector.run(shutdown.clone()));
         while tasks.join_next().await.is_some() {}

@@ -14,6 +14,7 @@ pub mod misc;
 pub mod names;
 pub mod networking;
 pub mod policy;
+pub mod quota;
 pub mod rbac;
 pub mod registration;
 pub mod registry;

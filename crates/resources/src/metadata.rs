@@ -103,8 +103,7 @@ fn finalizers(errors: &mut Errors, finalizers: &[Value]) {
     }
 }
 
-/// Checks what an update may not change. Fields that the pipeline carries over (uid, creation and deletion times)
-/// are compared too, so that a caller who sends others is told.
+/// Checks what an update may not change. What the caller left out was carried over before.
 pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let (new, old) = (new.at("/metadata"), old.at("/metadata"));

@@ -141,10 +141,7 @@ impl Strategy for CertificateSigningRequests {
 
     fn prepare_status_update(&self, context: &Context, new: &mut Value, old: &Value) {
         new.copy_from(old, "spec");
-        let decisions =
-            old.items("/status/conditions").iter().filter(|c| c.text("/type") != "Failed").cloned();
-        let failed = new.items("/status/conditions").iter().filter(|c| c.text("/type") == "Failed").cloned();
-        let conditions: Vec<_> = decisions.chain(failed).collect();
+        let conditions = keep_decisions(new.items("/status/conditions"), old.items("/status/conditions"));
         if !conditions.is_empty() {
             new.child("status").set("conditions", conditions);
         }
@@ -239,6 +236,24 @@ impl Strategy for CertificateSigningRequests {
             csr_state(object).into(),
         ]
     }
+}
+
+/// The conditions of a status update: decisions stay as they are, everything else is the writer's.
+fn keep_decisions(new: &[Value], old: &[Value]) -> Vec<Value> {
+    let is_decision = |condition: &&Value| matches!(condition.text("/type"), "Approved" | "Denied");
+    let decisions: Vec<&Value> = old.iter().filter(is_decision).collect();
+    let mut kept: Vec<Value> = new
+        .iter()
+        .filter_map(|condition| match is_decision(&condition) {
+            true => decisions.iter().copied().find(|known| known.at("/type") == condition.at("/type")),
+            false => Some(condition),
+        })
+        .cloned()
+        .collect();
+    let is_missing = |known: &&&Value| !kept.iter().any(|own| own.at("/type") == known.at("/type"));
+    let missing: Vec<Value> = decisions.iter().filter(is_missing).map(|known| (*known).clone()).collect();
+    kept.extend(missing);
+    kept
 }
 
 /// Whether the cluster itself signs for a signer.
@@ -347,5 +362,29 @@ impl Strategy for ResourceSlices {
             row::text(object, "/spec/pool/name", ""),
             row::created(now, object),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_update_decides_nothing() {
+        let condition = |kind: &str, reason: &str| json!({"type": kind, "reason": reason});
+        let old = [condition("Approved", "by-admin"), condition("Failed", "x")];
+        let shown = |new: &[Value]| -> Vec<String> {
+            let kept = keep_decisions(new, &old);
+            kept.iter().map(|c| format!("{}:{}", c.text("/type"), c.text("/reason"))).collect()
+        };
+        assert_eq!(shown(&[]), ["Approved:by-admin"]);
+        assert_eq!(
+            shown(&[
+                condition("Approved", "forged"),
+                condition("Denied", "forged"),
+                condition("StatusUpdate", "e2e")
+            ]),
+            ["Approved:by-admin", "StatusUpdate:e2e"]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The one task that takes in the store's stream.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use env::Shutdown;
 use store::{Event, StoreError, Watch};
@@ -69,6 +70,7 @@ impl Cache {
     /// Forgets history up to `revision` here and in the store.
     pub async fn compact(&self, revision: u64) -> Result<(), StoreError> {
         self.store.compact(revision).await?;
+        self.compacted.fetch_max(revision, Ordering::Relaxed);
         for collection in self.collections.load().values() {
             collection.forget(revision);
         }

@@ -12,6 +12,7 @@ mod watcher;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,8 @@ pub struct Cache {
     collections: ArcSwap<BTreeMap<String, Arc<Collection>>>,
     /// Every change up to this revision is in the collections and on its way to the watchers.
     applied: watch::Sender<u64>,
+    /// Lists of revisions before this one are over, whether or not anything changed since.
+    compacted: AtomicU64,
     /// Serialises changes of the set of collections.
     loading: tokio::sync::Mutex<()>,
 }
@@ -49,6 +52,7 @@ impl Cache {
             store,
             collections: ArcSwap::default(),
             applied: watch::Sender::new(revision),
+            compacted: AtomicU64::new(0),
             loading: tokio::sync::Mutex::new(()),
         };
         cache.add_rows(table).await?;
@@ -85,6 +89,12 @@ impl Cache {
     /// The revision up to which changes have been taken in.
     pub fn applied(&self) -> u64 {
         *self.applied.borrow()
+    }
+
+    /// Fails for a revision whose history was forgotten.
+    pub fn check_kept(&self, revision: u64) -> Result<(), StoreError> {
+        let oldest = self.compacted.load(Ordering::Relaxed);
+        if revision < oldest { Err(StoreError::Compacted { oldest }) } else { Ok(()) }
     }
 
     /// Waits until every write that was acknowledged before the call is visible; returns the revision.

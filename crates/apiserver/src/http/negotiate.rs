@@ -87,13 +87,17 @@ impl Clause<'_> {
     }
 }
 
-/// The form of an answer for resources. `tables`: whether the row has a tabular form.
-pub fn negotiate(accept: &str) -> Result<Accepted, Status> {
+/// The form of an answer for resources. `converts`: whether the row has a tabular form and one of only metadata; what
+/// is computed has neither.
+pub fn negotiate(accept: &str, converts: bool) -> Result<Accepted, Status> {
     let clauses = clauses(accept);
     if clauses.is_empty() {
         return Ok(Accepted { media: Media::Json, shape: Shape::Object });
     }
-    clauses.iter().find_map(accept_clause).ok_or_else(|| Status::not_acceptable(&SUPPORTED))
+    let mut accepted = clauses.iter().filter_map(accept_clause);
+    accepted
+        .find(|one| converts || one.shape == Shape::Object)
+        .ok_or_else(|| Status::not_acceptable(&SUPPORTED))
 }
 
 fn accept_clause(clause: &Clause<'_>) -> Option<Accepted> {
@@ -130,7 +134,7 @@ pub fn negotiate_discovery(accept: &str) -> Result<(bool, Media), Status> {
 
 /// The form of an error: like the answer would have, JSON when that cannot be found out.
 pub fn for_errors(accept: &str) -> Media {
-    negotiate(accept).map_or(Media::Json, |accepted| accepted.media)
+    negotiate(accept, true).map_or(Media::Json, |accepted| accepted.media)
 }
 
 #[cfg(test)]
@@ -140,7 +144,7 @@ mod tests {
     #[test]
     fn accept_headers() {
         let show = |accept: &str| {
-            negotiate(accept).map(|a| format!("{:?} {:?}", a.media, a.shape)).map_err(|s| s.code)
+            negotiate(accept, true).map(|a| format!("{:?} {:?}", a.media, a.shape)).map_err(|s| s.code)
         };
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let cases = [
@@ -157,6 +161,8 @@ mod tests {
         for (accept, expected) in cases {
             assert_eq!(show(accept), expected.map(str::to_owned), "{accept}");
         }
+        assert_eq!(negotiate(kubectl, false).unwrap().shape, Shape::Object);
+        assert_eq!(negotiate("application/json;as=Table;v=v1;g=meta.k8s.io", false).unwrap_err().code, 406);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::watch_body::{self, WatchForm};
 use crate::codec;
 use crate::connect;
 use crate::core::Core;
-use crate::pipeline::{Call, Caller, Selectors};
+use crate::pipeline::{Call, Caller, Problems, Selectors};
 
 /// Answers a request for `target`.
 pub async fn answer(
@@ -34,7 +34,8 @@ pub async fn answer(
     if connect::is_connector(&target) {
         return connect::answer(core, &call, request).await;
     }
-    let accepted = negotiate(request.header(header::ACCEPT))?;
+    let is_stored = ["get", "list"].iter().any(|verb| call.row.supports(verb));
+    let accepted = negotiate(request.header(header::ACCEPT), is_stored)?;
     let include = Include::parse(request.query.get("includeObject"));
     if verb == "watch" {
         let source = match core.watch(&call, &request.query.watch_options()?).await {
@@ -138,19 +139,19 @@ fn deleted_answer(form: &Form<'_>, call: &Call, deleted: Deleted) -> Result<Resp
 }
 
 /// The body as a value, with the duplicate fields that strict validation reports.
-fn decode_body(core: &Core, request: &Incoming, body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+fn decode_body(core: &Core, request: &Incoming, body: &Bytes) -> Result<(Value, Problems), Status> {
     if body.is_empty() {
         return Err(Status::bad_request("the body of the request was empty"));
     }
     decode_media(core, Media::of_body(request.header(header::CONTENT_TYPE))?, body)
 }
 
-fn decode_media(core: &Core, media: Media, body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+fn decode_media(core: &Core, media: Media, body: &Bytes) -> Result<(Value, Problems), Status> {
     let decoded = codec::decode(core.schema, media, body)?;
-    Ok((decoded.value, decoded.duplicate_fields))
+    Ok((decoded.value, Problems { found: decoded.duplicate_fields, source: body.clone() }))
 }
 
-fn decode_patch(core: &Core, request: &Incoming, body: &[u8]) -> Result<(Patch, Vec<String>), Status> {
+fn decode_patch(core: &Core, request: &Incoming, body: &Bytes) -> Result<(Patch, Problems), Status> {
     const SUPPORTED: [&str; 4] = [
         "application/json-patch+json",
         "application/merge-patch+json",
@@ -165,7 +166,7 @@ fn decode_patch(core: &Core, request: &Incoming, body: &[u8]) -> Result<(Patch, 
     }
     let (value, duplicates) = decode_media(core, media, body)?;
     Ok(match name {
-        "application/json-patch+json" => (Patch::Json(value), Vec::new()),
+        "application/json-patch+json" => (Patch::Json(value), Problems::default()),
         "application/merge-patch+json" => (Patch::Merge(value), duplicates),
         "application/strategic-merge-patch+json" => (Patch::StrategicMerge(value), duplicates),
         _ => (Patch::Apply(value), duplicates),
@@ -173,7 +174,7 @@ fn decode_patch(core: &Core, request: &Incoming, body: &[u8]) -> Result<(Patch, 
 }
 
 /// From the body, or, without one, from the query.
-fn delete_options(core: &Core, request: &Incoming, body: &[u8]) -> Result<DeleteOptions, Status> {
+fn delete_options(core: &Core, request: &Incoming, body: &Bytes) -> Result<DeleteOptions, Status> {
     if !body.is_empty() {
         let media = Media::of_body(request.header(header::CONTENT_TYPE))?;
         let (value, _) = decode_media(core, media, body)?;

@@ -1,5 +1,6 @@
 //! From a body to a checked, pruned and defaulted value of the row's kind.
 
+use bytes::Bytes;
 use client::WriteOptions;
 use machinery::schema::Node;
 use machinery::{Status, decode};
@@ -8,8 +9,14 @@ use serde_json::Value;
 use super::Call;
 use crate::core::Core;
 
-/// What a strict check found in a body before it became a value: duplicate fields.
-pub type Problems = Vec<String>;
+/// What strict decoding complains about.
+#[derive(Clone, Debug, Default)]
+pub struct Problems {
+    /// Found before the body became a value: duplicate fields.
+    pub found: Vec<String>,
+    /// The body, by which all are put in order; empty when there was none.
+    pub source: Bytes,
+}
 
 impl Core {
     /// Checks apiVersion and kind, prunes and reports unknown fields, fills in defaults, converts to the stored
@@ -40,7 +47,7 @@ impl Core {
         let row = &call.row;
         let unknown = decode::check_types(self.schema, &Node::reference(schema), value)
             .map_err(|error| error.status(&row.kind, &row.version))?;
-        problems.extend(unknown);
+        problems.found.extend(unknown);
         self.report(call, problems, options)
     }
 
@@ -52,13 +59,14 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<(), Status> {
         let row = &call.row;
-        match options.field_validation.as_str() {
-            "Ignore" => {}
-            "Strict" if !problems.is_empty() => {
-                return Err(decode::strict_error(&row.kind, &row.version, &problems));
-            }
-            _ => problems.into_iter().for_each(|problem| call.warn(problem)),
+        if problems.found.is_empty() || options.field_validation == "Ignore" {
+            return Ok(());
         }
+        let found = decode::in_order(&problems.source, problems.found);
+        if options.field_validation == "Strict" {
+            return Err(decode::strict_error(&row.kind, &row.version, &found));
+        }
+        found.into_iter().for_each(|problem| call.warn(problem));
         Ok(())
     }
 

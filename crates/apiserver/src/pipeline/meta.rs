@@ -75,37 +75,80 @@ pub fn generated(base: &str, suffix: &str) -> String {
     format!("{base}{suffix}")
 }
 
-/// What no update can change is carried over from the old state.
+/// What an update need not repeat is carried over from the old state. Who sends other identities or times is told by
+/// `resources::metadata`.
 pub fn carry_over(new: &mut Value, old: &Value) {
-    const CARRIED: [&str; 8] = [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "name",
-        "namespace",
-        "resourceVersion",
-    ];
+    /// The pipeline's own.
+    const ALWAYS: [&str; 4] = ["generation", "name", "namespace", "resourceVersion"];
+    const WHEN_ABSENT: [&str; 3] = ["uid", "creationTimestamp", "generateName"];
+    /// A deletion can neither be taken back nor put off by an update.
+    const WHEN_SET: [&str; 2] = ["deletionTimestamp", "deletionGracePeriodSeconds"];
     let empty = Map::new();
     let from = old.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
     let to = metadata(new);
     to.remove("selfLink");
-    for field in CARRIED {
-        match from.get(field) {
-            Some(value) => to.insert(field.to_owned(), value.clone()),
-            None => to.remove(field),
+    let is_absent =
+        |value: Option<&Value>| value.is_none_or(|value| value.is_null() || value.as_str() == Some(""));
+    let absent = WHEN_ABSENT.iter().filter(|field| is_absent(to.get(**field)));
+    let set = WHEN_SET.iter().filter(|field| !is_absent(from.get(**field)));
+    let carried: Vec<_> = ALWAYS.iter().chain(absent).chain(set).collect();
+    for field in carried {
+        match from.get(*field) {
+            Some(value) => to.insert((*field).to_owned(), value.clone()),
+            None => to.remove(*field),
         };
     }
-    if !to.contains_key("generateName") {
-        if let Some(base) = from.get("generateName") {
-            to.insert("generateName".to_owned(), base.clone());
+    // The same moment may be written in other ways.
+    for field in ["creationTimestamp", "deletionTimestamp"] {
+        if let Some(value) = from.get(field)
+            && to.get(field).is_some_and(|own| is_same_moment(own, value))
+        {
+            to.insert(field.to_owned(), value.clone());
         }
     }
+}
+
+fn is_same_moment(a: &Value, b: &Value) -> bool {
+    let moment = |value: &Value| value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    moment(a).is_some_and(|a| Some(a) == moment(b))
 }
 
 /// A list of texts in `metadata`.
 pub fn list_of_texts(value: &Value, field: &str) -> Vec<String> {
     let list = value.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_need_not_repeat_what_is_the_systems() {
+        let old = json!({"metadata": {"name": "a", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z",
+            "generation": 3, "resourceVersion": "7"}});
+        let check = |metadata: Value, expected: Value| {
+            let mut new = json!({"metadata": metadata});
+            carry_over(&mut new, &old);
+            for (field, value) in expected.as_object().unwrap() {
+                assert_eq!(&new["metadata"][field], value, "{metadata} {field}");
+            }
+        };
+        check(json!({}), old["metadata"].clone());
+        check(json!({"name": "a", "generation": 9, "resourceVersion": "1"}), old["metadata"].clone());
+        check(json!({"creationTimestamp": "2026-01-01T01:00:00+01:00"}), old["metadata"].clone());
+        // What is another identity or time stays, so that it can be refused.
+        check(json!({"uid": "2"}), json!({"uid": "2"}));
+        let other =
+            json!({"creationTimestamp": "2027-01-01T00:00:00Z", "deletionTimestamp": "2027-01-01T00:00:00Z"});
+        check(other.clone(), other);
+    }
+
+    #[test]
+    fn a_deletion_is_not_taken_back() {
+        let old = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}});
+        let mut new = json!({"metadata": {"deletionGracePeriodSeconds": 30}});
+        carry_over(&mut new, &old);
+        assert_eq!(new, old);
+    }
 }

@@ -18,6 +18,8 @@ mod watch;
 
 use std::sync::Arc;
 
+pub use body::Problems;
+
 use auth::{Attributes, User};
 use client::{Target, WriteOptions};
 use machinery::{Object, Status};

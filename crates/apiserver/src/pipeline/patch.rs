@@ -68,7 +68,7 @@ impl Core {
     ) -> Result<Value, Status> {
         meta::match_name(&mut value, &call.target.name)?;
         meta::match_namespace(&call.row, &mut value, &call.target.namespace)?;
-        let value = self.accept(call, value, Vec::new(), options)?;
+        let value = self.accept(call, value, Problems::default(), options)?;
         check_preconditions(call, &value, old)?;
         Ok(value)
     }
@@ -80,8 +80,13 @@ impl Core {
         problems: Problems,
         options: &WriteOptions,
     ) -> Result<Patched, Status> {
-        self.check_intent(call, &mut intent, problems, options)?;
         let write = Write { options, applies: true };
+        if self.is_view(call) {
+            let intent = self.view_intent(call, intent, problems, options)?;
+            let changed = self.apply_to_present(call, write, &intent).await?;
+            return Ok(Patched { object: self.projected(call, &changed)?, created: false });
+        }
+        self.check_intent(call, &mut intent, problems, options)?;
         let missing = self.newest(call).await?.is_none();
         if missing && call.target.subresource.is_empty() {
             if !meta::text(&intent, "uid").is_empty() {
@@ -89,18 +94,26 @@ impl Core {
                 return Err(call.conflict(&call.target.name, detail));
             }
             let value = self.applied(call, None, &intent, options)?;
-            let value = self.accept(call, value, Vec::new(), options)?;
+            let value = self.accept(call, value, Problems::default(), options)?;
             let object = self.create_accepted(call, value, write).await?;
             return Ok(Patched { object, created: true });
         }
-        let object = self
-            .change(call, write, &|old| {
-                let live = served_value(&call.row, old);
-                let merged = self.applied(call, Some(&live), &intent, options)?;
-                self.accept_patched(call, merged, old, options)
-            })
-            .await?;
+        let object = self.apply_to_present(call, write, &intent).await?;
         Ok(Patched { object, created: false })
+    }
+
+    async fn apply_to_present(
+        &self,
+        call: &Call,
+        write: Write<'_>,
+        intent: &Value,
+    ) -> Result<Arc<Object>, Status> {
+        self.change(call, write, &|old| {
+            let live = served_value(&call.row, old);
+            let merged = self.applied(call, Some(&live), intent, write.options)?;
+            self.accept_patched(call, merged, old, write.options)
+        })
+        .await
     }
 
     fn check_intent(
@@ -111,23 +124,7 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<(), Status> {
         let row = &call.row;
-        if self.is_view(call) {
-            return Err(Status::unsupported_media_type(&[
-                "application/merge-patch+json",
-                "application/json-patch+json",
-            ]));
-        }
-        for field in ["apiVersion", "kind"] {
-            if intent.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                return Err(Status::bad_request(format!(
-                    "invalid object type: {field} is required for apply"
-                )));
-            }
-        }
-        super::body::check_kind(intent, &row.api_version(), &row.kind)?;
-        if intent.pointer("/metadata/managedFields").is_some_and(|managed| !managed.is_null()) {
-            return Err(Status::bad_request("metadata.managedFields must be nil"));
-        }
+        check_is_intent(intent, &row.api_version(), &row.kind)?;
         self.check_schema(call, &row.schema, intent, problems, options)?;
         drop_foreign_fields(call, intent);
         meta::match_name(intent, &call.target.name)?;
@@ -179,6 +176,20 @@ impl Core {
             table.rows().iter().find(|own| own.storage_prefix == row.storage_prefix && !own.is_converted());
         found.unwrap_or(row).clone()
     }
+}
+
+/// What every intent must say and must not.
+pub(super) fn check_is_intent(intent: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    for field in ["apiVersion", "kind"] {
+        if intent.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
+            return Err(Status::bad_request(format!("invalid object type: {field} is required for apply")));
+        }
+    }
+    super::body::check_kind(intent, api_version, kind)?;
+    if intent.pointer("/metadata/managedFields").is_some_and(|managed| !managed.is_null()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    Ok(())
 }
 
 /// What the request's endpoint does not write, an intent can neither set nor own: the status of an object that has one

@@ -7,6 +7,7 @@ use machinery::{FieldError, Object, Status};
 use serde_json::{Value, json};
 
 use super::body::{Problems, check_kind};
+use super::patch::check_is_intent;
 use super::update::check_preconditions;
 use super::{Call, Write, meta};
 use crate::core::Core;
@@ -52,17 +53,36 @@ impl Core {
                 let view = mutation(old, &scale_of(call, old)?)?;
                 check_preconditions(call, &view, old)?;
                 let replicas = view.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-                if replicas < 0 {
-                    let error =
-                        FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-                    return Err(Status::invalid("autoscaling", "Scale", &call.target.name, &[error]));
-                }
+                check_replicas(call, replicas)?;
                 let mut new = old.value();
                 call.row.strategy.set_scale(&mut new, replicas);
                 Ok(new)
             })
             .await?;
         self.projected(call, &changed)
+    }
+
+    /// The intent on the object that an intent on its view means: the same replicas, owned through the subresource.
+    pub(super) fn view_intent(
+        &self,
+        call: &Call,
+        mut view: Value,
+        problems: Problems,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        let (api_version, kind, schema) = self.subresource_type(call);
+        check_is_intent(&mut view, &api_version, &kind)?;
+        self.check_schema(call, &schema, &mut view, problems, options)?;
+        let row = &call.row;
+        let mut intent =
+            json!({"apiVersion": row.api_version(), "kind": row.kind, "metadata": view["metadata"]});
+        meta::match_name(&mut intent, &call.target.name)?;
+        meta::match_namespace(row, &mut intent, &call.target.namespace)?;
+        if let Some(replicas) = view.pointer("/spec/replicas").and_then(Value::as_i64) {
+            check_replicas(call, replicas)?;
+            row.strategy.set_scale(&mut intent, replicas);
+        }
+        Ok(intent)
     }
 
     /// `apiVersion`, kind and schema name of what a subresource takes.
@@ -79,6 +99,14 @@ impl Core {
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         (api_version, sub.kind.clone(), format!("io.k8s.api.{package}.{version}.{}", sub.kind))
     }
+}
+
+fn check_replicas(call: &Call, replicas: i64) -> Result<(), Status> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+    Err(Status::invalid("autoscaling", "Scale", &call.target.name, &[error]))
 }
 
 fn scale_of(call: &Call, object: &Object) -> Result<Value, Status> {

@@ -185,6 +185,7 @@ impl Core {
         let collection =
             self.cache.collection(&call.row.storage_prefix).map_err(|_no_storage| StoreError::Closed)?;
         let prefix = &call.row.storage_prefix;
+        self.cache.check_kept(revision)?;
         if self.cache.applied() >= revision {
             let page = collection.page(selection, from, limit);
             if page.changed <= revision {

@@ -104,3 +104,41 @@ async fn the_scale_is_a_view_of_the_object() {
     replaced["spec"]["replicas"] = json!(-1);
     assert_eq!(transport.update(&target, replaced, &WriteOptions::default()).await.unwrap_err().code, 422);
 }
+
+#[tokio::test]
+async fn an_apply_on_the_scale_owns_the_replicas() {
+    let test = TestServer::start().await;
+    let deployments = test.client().namespaced::<Deployment>("default");
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template}});
+    let transport = test.client().transport().clone();
+    let object = Target { name: "web".into(), ..deployments.target().clone() };
+    transport.patch(&object, Patch::Apply(body.clone()), &manager("alice", false)).await.unwrap();
+    let scale = Target { subresource: "scale".into(), ..object.clone() };
+    let intent = |replicas: i64| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": replicas}});
+    let conflict =
+        transport.patch(&scale, Patch::Apply(intent(5)), &manager("scaler", false)).await.unwrap_err();
+    assert_eq!(conflict.code, 409);
+    assert!(conflict.message.contains("conflict with \"alice\": .spec.replicas"), "{conflict}");
+    let scaled =
+        transport.patch(&scale, Patch::Apply(intent(5)), &manager("scaler", true)).await.unwrap().value();
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
+    let live = transport.get(&object, &Default::default()).await.unwrap().value();
+    assert_eq!(live["spec"]["replicas"], 5);
+    let entries = live["metadata"]["managedFields"].as_array().unwrap();
+    let own = entries.iter().find(|entry| entry["manager"] == "scaler").unwrap();
+    assert_eq!((&own["subresource"], &own["operation"]), (&json!("scale"), &json!("Apply")));
+    assert_eq!(own["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+    // The replicas are the scaler's now: who applies the object with others is told.
+    let refused = transport.patch(&object, Patch::Apply(body), &manager("alice", false)).await.unwrap_err();
+    assert_eq!(refused.code, 409, "{refused}");
+    let negative =
+        transport.patch(&scale, Patch::Apply(intent(-1)), &manager("scaler", true)).await.unwrap_err();
+    assert_eq!(negative.code, 422);
+    let missing = Target { name: "none".into(), ..scale };
+    let mut nobody = intent(1);
+    nobody["metadata"]["name"] = json!("none");
+    let absent = transport.patch(&missing, Patch::Apply(nobody), &manager("scaler", true)).await.unwrap_err();
+    assert_eq!(absent.code, 404);
+}

@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod basics;
+mod conformance;
 mod connect;
 mod coverage;
 mod deletes;

@@ -38,10 +38,10 @@ pub struct TokenConfig {
 }
 
 impl TokenConfig {
-    /// The usual: issuer and only audience are the API server's name in the cluster.
-    pub fn new(cluster_domain: &str, advertised: &str) -> Self {
+    /// The usual: issuer and only audience are the API server's name in the cluster, where pods also find the keys.
+    pub fn new(cluster_domain: &str) -> Self {
         let issuer = format!("https://kubernetes.default.svc.{cluster_domain}");
-        let jwks_uri = format!("{}/openid/v1/jwks", advertised.trim_end_matches('/'));
+        let jwks_uri = format!("{issuer}/openid/v1/jwks");
         Self { audiences: vec![issuer.clone()], issuer, jwks_uri }
     }
 }

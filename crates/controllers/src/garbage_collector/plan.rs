@@ -90,9 +90,26 @@ pub fn attempt_to_delete(
         .collect();
     match (kept, leaving.as_slice()) {
         (_, []) => Vec::new(),
+        // In a circle everybody would wait for everybody: the object stops being waited for before it goes.
+        (0, _) if is_in_circle(object, owners, dependents) => vec![stop_blocking(collection, object)],
         (0, _) => vec![delete(collection, object, owners, !dependents.is_empty())],
         (_, leaving) => vec![drop_owners(collection, object, leaving)],
     }
+}
+
+/// Whether the object is waited for by an owner while a dependent of its own waits for dependents, too.
+fn is_in_circle(object: &Object, owners: &[Owner], dependents: &[(Target, Arc<Object>)]) -> bool {
+    let blocks = object.meta().owner_references.iter().any(|owner| owner.block_owner_deletion == Some(true));
+    blocks
+        && owners.iter().any(|owner| owner.state == OwnerState::WaitingForDependents)
+        && dependents.iter().any(|(_, dependent)| is_foreground(dependent))
+}
+
+fn stop_blocking(collection: &Target, object: &Object) -> Action {
+    let unblocked = object.meta().owner_references.iter().cloned();
+    let owners: Vec<OwnerReference> =
+        unblocked.map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner }).collect();
+    metadata_patch(collection, object, json!({"ownerReferences": owners}))
 }
 
 fn delete(collection: &Target, object: &Object, owners: &[Owner], has_dependents: bool) -> Action {

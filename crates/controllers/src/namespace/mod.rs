@@ -55,9 +55,12 @@ impl Namespaces {
         self.rows.namespaced().map(count).filter(|(_, count, _)| *count > 0).collect()
     }
 
+    /// Deletes pods first, and the rest when no pod is left: what a pod needs outlives it (KEP-5080).
     async fn delete_contents(&self, namespace: &str) -> Result<(), Status> {
         let mut failure = None;
-        for row in self.rows.namespaced() {
+        let is_pods = |row: &&crate::Row| row.target.group.is_empty() && row.target.resource == "pods";
+        let pods = self.rows.namespaced().filter(is_pods);
+        for row in pods.chain(self.rows.namespaced().filter(|row| !is_pods(row))) {
             if self.caches.target(&row.target).namespace(namespace).is_empty() {
                 continue;
             }
@@ -69,8 +72,17 @@ impl Namespaces {
             let transport = self.caches.client().transport();
             let result = transport.delete_collection(&target, &ListOptions::default(), &options).await;
             failure = failure.or(result.err());
+            if is_pods(&row) && !self.is_gone(&target).await? {
+                break;
+            }
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Whether the server has nothing of a collection any longer.
+    async fn is_gone(&self, target: &Target) -> Result<bool, Status> {
+        let options = ListOptions { limit: 1, ..ListOptions::default() };
+        Ok(self.caches.client().transport().list(target, &options).await?.items.is_empty())
     }
 
     async fn finalize(&self, object: &Object) -> Result<(), Status> {
@@ -146,9 +158,7 @@ impl Namespaces {
     async fn is_empty(&self, namespace: &str) -> Result<bool, Status> {
         for row in self.rows.namespaced() {
             let target = Target { namespace: namespace.to_owned(), ..row.target.clone() };
-            let options = ListOptions { limit: 1, ..ListOptions::default() };
-            let list = self.caches.client().transport().list(&target, &options).await?;
-            if !list.items.is_empty() {
+            if !self.is_gone(&target).await? {
                 self.queue.add_after(Key::new("", namespace), Duration::from_millis(100));
                 return Ok(false);
             }
@@ -211,7 +221,19 @@ fn conditions(remaining: &[(String, usize, BTreeSet<String>)], failure: Option<&
             condition("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", message)
         }
     };
-    vec![deletion, content, finalizers]
+    let discovery = condition(
+        "NamespaceDeletionDiscoveryFailure",
+        false,
+        "ResourcesDiscovered",
+        "All resources successfully discovered".to_owned(),
+    );
+    let versions = condition(
+        "NamespaceDeletionGroupVersionParsingFailure",
+        false,
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed".to_owned(),
+    );
+    vec![discovery, versions, deletion, content, finalizers]
 }
 
 async fn feed(cache: Cache, queue: Arc<Queue<Key>>, key: fn(&Object) -> Key) {

@@ -1,7 +1,6 @@
 //! The control plane: store, API server, controllers and scheduler, wired.
 
 mod dns;
-mod roles;
 mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
@@ -181,11 +180,9 @@ impl ControlPlane {
             server.set_admission(Arc::new(admission::default_chain(admission)));
             nodes.start(&admin, &shutdown);
             let facts = cluster_facts(&settings);
-            // Namespaces come first: roles live in them.
             let written = async {
                 server.bootstrap(&facts).await?;
-                let dns = dns::ensure(&admin, settings.service_address(10), settings.gateway());
-                tokio::try_join!(roles::ensure(&admin), dns).map(drop)
+                dns::ensure(&admin, settings.service_address(10), settings.gateway()).await
             };
             written.await.map_err(|status| status.to_string())?;
             rbac.synced().await;
@@ -267,7 +264,7 @@ fn authentication(
     env: &Env,
 ) -> Result<(Arc<Authentication>, Arc<ServiceAccountTokens>), Failure> {
     let key = SigningKey::load_or_create(&pki_dir(settings).join("service-account.key")).map_err(pki)?;
-    let config = TokenConfig::new(&settings.cluster_domain, &settings.local_url());
+    let config = TokenConfig::new(&settings.cluster_domain);
     let audiences = config.audiences.clone();
     let tokens = Arc::new(ServiceAccountTokens::new(key, config, objects.clone(), env.clone()));
     let bootstrap = BootstrapAuthenticator::new(objects.clone(), audiences.clone(), env.clone());
@@ -285,6 +282,7 @@ fn facts(settings: &Settings) -> Facts {
 fn cluster_facts(settings: &Settings) -> ClusterFacts {
     ClusterFacts {
         service_addresses: vec![settings.service_address(1)],
+        service_ranges: vec![settings.service_cidr.to_string()],
         server_addresses: vec![settings.pods_api_address()],
         server_port: settings.listen.port(),
     }

@@ -6,12 +6,14 @@
 mod check;
 mod fill;
 mod json;
+mod order;
 mod path;
 
 pub use check::{TypeError, check_types, prune};
 pub(crate) use fill::zero_of;
 pub use fill::{default_fields, write_zero_fields};
 pub use json::{Decoded, JsonError, Limits, decode_json};
+pub use order::in_order;
 
 use crate::schema::{Node, Schema};
 use crate::status::Status;

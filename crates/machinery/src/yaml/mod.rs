@@ -3,5 +3,5 @@
 mod read;
 mod write;
 
-pub use read::{YamlError, to_values, to_values_strict};
+pub use read::{YamlError, duplicate_keys, to_values, to_values_strict};
 pub use write::from_value;

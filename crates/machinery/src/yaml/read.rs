@@ -1,6 +1,11 @@
 //! Reading YAML into JSON values.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_saphyr::Spanned;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 /// Why a text is not YAML.
@@ -28,17 +33,93 @@ pub fn to_values_strict(text: &str) -> Result<Vec<Value>, YamlError> {
     read(text, DuplicateKeyPolicy::Error)
 }
 
-fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Value>, YamlError> {
-    let options = serde_saphyr::options! {
+/// The keys that stand twice in their map, as go-yaml complains: `line 3: key "a" already set in map`. None of a text
+/// that is no YAML.
+pub fn duplicate_keys(text: &str) -> Vec<String> {
+    let read = serde_saphyr::from_multiple_with_options(text, options(DuplicateKeyPolicy::LastWins));
+    let documents: Vec<Duplicates> = read.unwrap_or_default();
+    documents.into_iter().flat_map(|document| document.0).collect()
+}
+
+fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
+    serde_saphyr::options! {
         duplicate_keys: duplicate_keys,
         legacy_octal_numbers: true,
         with_snippet: false,
-    };
-    let mut documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| described(&error))?;
+    }
+}
+
+fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Value>, YamlError> {
+    let mut documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options(duplicate_keys))
+        .map_err(|error| described(&error))?;
     documents.retain(|document| !document.is_null());
     documents.iter_mut().for_each(whole_numbers);
     Ok(documents)
+}
+
+/// The complaints about a node and everything in it.
+#[derive(Default)]
+struct Duplicates(Vec<String>);
+
+impl<'de> Deserialize<'de> for Duplicates {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_any(Collector)
+    }
+}
+
+struct Collector;
+
+impl<'de> Visitor<'de> for Collector {
+    type Value = Duplicates;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a YAML node")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Duplicates, E> {
+        Ok(Duplicates::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Duplicates, E> {
+        Ok(Duplicates::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Duplicates, E> {
+        Ok(Duplicates::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Duplicates, E> {
+        Ok(Duplicates::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Duplicates, E> {
+        Ok(Duplicates::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Duplicates, E> {
+        Ok(Duplicates::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Duplicates, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element::<Duplicates>()? {
+            all.extend(item.0);
+        }
+        Ok(Duplicates(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Duplicates, A::Error> {
+        let (mut all, mut keys) = (Vec::new(), BTreeSet::new());
+        while let Some(key) = entries.next_key::<Spanned<String>>()? {
+            let line = key.referenced.line();
+            let complaint = format!("line {line}: key {:?} already set in map", key.value);
+            if !keys.insert(key.value) {
+                all.push(complaint);
+            }
+            all.extend(entries.next_value::<Duplicates>()?.0);
+        }
+        Ok(Duplicates(all))
+    }
 }
 
 /// `1e3` is written as `1000` in JSON, and fits an integer.
@@ -131,5 +212,20 @@ mod tests {
             ],
         );
         assert_eq!(to_values_strict("a: 1\nb: 2\na: 3\n").unwrap_err().line, 3);
+    }
+
+    #[test]
+    fn every_duplicate_key_is_named() {
+        let text = "a: 1\nb:\n- x: 1\n  y: 2\n  x: 3\na: 3\nc: {d: 1,\n  d: 2}\n";
+        assert_eq!(
+            duplicate_keys(text),
+            [
+                r#"line 5: key "x" already set in map"#,
+                r#"line 6: key "a" already set in map"#,
+                r#"line 8: key "d" already set in map"#,
+            ]
+        );
+        assert!(duplicate_keys("a: [1, {b: 2, c: 2}]\n---\na: 1\n").is_empty());
+        assert!(duplicate_keys("a: [").is_empty());
     }
 }

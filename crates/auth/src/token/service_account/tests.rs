@@ -28,7 +28,7 @@ fn setup() -> (Arc<Shelf>, ServiceAccountTokens) {
     shelf.put("nodes//n", json!({"metadata": {"name": "n", "uid": "node-1"}}));
     let spec = json!({"containers": [], "serviceAccountName": "app", "nodeName": "n"});
     shelf.put("pods/web/p", json!({"metadata": meta("p", "pod-1"), "spec": spec}));
-    let config = TokenConfig::new("cluster.local", "https://10.0.0.1:6443");
+    let config = TokenConfig::new("cluster.local");
     let tokens = ServiceAccountTokens::new(SigningKey::ephemeral().unwrap(), config, shelf.clone(), env);
     (shelf, tokens)
 }

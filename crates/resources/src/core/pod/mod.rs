@@ -3,6 +3,7 @@
 pub mod cells;
 pub mod defaults;
 pub mod quality;
+pub mod totals;
 pub mod validate;
 pub mod warnings;
 
