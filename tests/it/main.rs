@@ -6,6 +6,8 @@ mod bad_input;
 mod builtin;
 mod clients;
 mod cluster;
+mod conformance_api;
+mod conformance_cli;
 mod conformance_node;
 mod conformance_storage;
 mod crash;

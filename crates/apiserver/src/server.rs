@@ -1,5 +1,7 @@
 //! The API server as a component.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,13 +25,17 @@ use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::transport::InProcess;
 
-/// How often history is forgotten, and how much of it is kept.
-const COMPACT_EVERY: Duration = Duration::from_secs(300);
+/// How often old history is forgotten.
+const COMPACT_EVERY: Duration = Duration::from_secs(150);
+/// How many rounds history is kept: five minutes at least, as upstream.
+const ROUNDS_KEPT: usize = 2;
 
 /// The API server. Cheap to clone; clones are the same server.
 #[derive(Clone)]
 pub struct Server {
     core: Arc<Core>,
+    /// Whether changes of the store are no longer seen.
+    lost: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -55,8 +61,14 @@ impl Server {
             facts: config.facts,
             shutdown: Shutdown::new(),
         };
-        let server = Self { core: Arc::new(core) };
+        let server = Self { core: Arc::new(core), lost: Arc::default() };
         server.add_check("ping", true, Arc::new(|| Ok(())));
+        let lost = server.lost.clone();
+        let follows = move || match lost.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err("the store is no longer followed".to_owned()),
+        };
+        server.add_check("store", true, Arc::new(follows));
         Ok(server)
     }
 
@@ -75,23 +87,27 @@ impl Server {
             followed = cache.run(shutdown.clone()) => followed,
             compacted = self.compact_forever() => compacted,
         };
+        self.lost.store(true, Ordering::Relaxed);
         self.core.shutdown.cancel();
         followed
     }
 
     async fn compact_forever(&self) -> Result<(), StoreError> {
         let cache = &self.core.cache;
-        let mut before = cache.applied();
+        let mut rounds = VecDeque::from([cache.applied()]);
         loop {
             tokio::time::sleep(COMPACT_EVERY).await;
-            let now = cache.applied();
+            rounds.push_back(cache.applied());
+            if rounds.len() <= ROUNDS_KEPT {
+                continue;
+            }
+            let Some(before) = rounds.pop_front() else { continue };
             match cache.compact(before).await {
                 Ok(()) | Err(StoreError::Compacted { .. }) => {}
                 Err(error @ StoreError::Closed) => return Err(error),
                 // The disk may have room again later; history only grows until then.
                 Err(error) => tracing::warn!(%error, "old history could not be removed"),
             }
-            before = now;
         }
     }
 

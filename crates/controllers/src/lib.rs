@@ -21,8 +21,10 @@ pub mod resource_quota;
 pub mod root_ca;
 pub mod rows;
 pub mod service_account;
+pub mod service_cidr;
 pub mod shared;
 pub mod stateful_set;
+pub mod token_secrets;
 pub mod ttl_after_finished;
 
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub struct Config {
     pub node_grace_period: std::time::Duration,
     /// What nodes' pod ranges are made of.
     pub node_ranges: node_ipam::NodeRanges,
+    /// Signs the tokens of Secrets.
+    pub tokens: Arc<dyn token_secrets::Signer>,
 }
 
 /// All controllers, wired and not yet running.
@@ -103,6 +107,12 @@ impl Controllers {
             Arc::new(ttl_after_finished::TtlAfterFinished::new(caches)),
             Arc::new(endpoints::ServiceEndpoints::new(caches)),
             Arc::new(service_account::ServiceAccounts::new(caches)),
+            Arc::new(service_cidr::ServiceCidrs::new(caches)),
+            Arc::new(token_secrets::TokenSecrets::new(
+                caches,
+                self.config.root_ca.clone(),
+                self.config.tokens.clone(),
+            )),
             Arc::new(root_ca::RootCa::new(caches, self.config.root_ca.clone())),
             Arc::new(node_lifecycle::NodeLifecycle::new(caches, self.config.node_grace_period)),
             Arc::new(node_ipam::NodeIpam::new(caches, self.config.node_ranges.clone())),

@@ -9,4 +9,5 @@ mod coverage;
 mod deletes;
 mod http;
 mod kubectl;
+mod load;
 mod watches;

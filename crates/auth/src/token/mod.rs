@@ -4,6 +4,7 @@ mod authenticator;
 mod bootstrap;
 mod claims;
 mod jwt;
+mod legacy;
 mod objects;
 mod service_account;
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::claims::{BoundClaims, Claims, Reference};
 use super::jwt::{JwtError, SigningKey, peek};
 use super::objects::Objects;
-use super::{TokenAuthenticator, Verified};
+use super::{TokenAuthenticator, Verified, legacy};
 use crate::AuthenticationError;
 use crate::user::service_account_name;
 
@@ -69,6 +69,14 @@ impl ServiceAccountTokens {
     /// The audiences that mean this API server.
     pub fn audiences(&self) -> &[String] {
         &self.config.audiences
+    }
+
+    pub(super) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    pub(super) fn objects(&self) -> &dyn Objects {
+        &*self.objects
     }
 
     /// `/.well-known/openid-configuration`.
@@ -224,7 +232,12 @@ impl ServiceAccountTokens {
         }
     }
 
-    async fn check_live(&self, resource: &str, namespace: &str, wanted: &Reference) -> Result<(), String> {
+    pub(super) async fn check_live(
+        &self,
+        resource: &str,
+        namespace: &str,
+        wanted: &Reference,
+    ) -> Result<(), String> {
         let found = self.objects.find(resource, namespace, &wanted.name).await;
         let found = found.map_err(|status| format!("reading {resource} {:?}: {status}", wanted.name))?;
         let object = found.ok_or_else(|| format!("{resource} {:?} has been invalidated", wanted.name))?;
@@ -248,6 +261,9 @@ impl TokenAuthenticator for ServiceAccountTokens {
         audiences: &[String],
     ) -> Result<Option<Verified>, AuthenticationError> {
         let claimed = peek::<Value>(token);
+        if claimed.as_ref().is_some_and(|claims| claims["iss"] == legacy::ISSUER) {
+            return self.verify_of_secret(token, audiences).await.map(Some);
+        }
         if claimed.is_none_or(|claims| claims["iss"] != self.config.issuer.as_str()) {
             return Ok(None);
         }

@@ -47,6 +47,7 @@ pub struct ControlPlane {
     rbac: Arc<Rbac>,
     node_authorizer: Arc<NodeAuthorizer>,
     objects: Arc<LateObjects>,
+    issuer: Arc<tokens::Issuer>,
 }
 
 /// Where the control plane keeps its files.
@@ -94,6 +95,7 @@ impl ControlPlane {
         let (authentication, tokens) = authentication(settings, &authority, &objects, env)?;
         let (rbac, node_authorizer) = (Arc::new(Rbac::default()), Arc::new(NodeAuthorizer::default()));
         let authorizer = Arc::new(Union(vec![Arc::new(Masters), node_authorizer.clone(), rbac.clone()]));
+        let issuer = Arc::new(tokens::Issuer::new(tokens, authentication.clone()));
         let config = apiserver::Config {
             env: env.clone(),
             store,
@@ -101,7 +103,7 @@ impl ControlPlane {
             schema: machinery::schema::builtin(),
             authenticator: authentication.clone(),
             authorizer: authorizer.clone(),
-            tokens: Arc::new(tokens::Issuer::new(tokens, authentication.clone())),
+            tokens: issuer.clone(),
             kubelet_tls: Some(Arc::new(client_config(&trusted, Some(&kubelet_client)).map_err(pki)?)),
             dialer: Arc::new(apiserver::TcpDialer),
             facts: facts(settings),
@@ -119,6 +121,7 @@ impl ControlPlane {
             rbac,
             node_authorizer,
             objects,
+            issuer,
         })
     }
 
@@ -198,6 +201,7 @@ impl ControlPlane {
                 ranges: vec![(self.settings.cluster_cidr, self.settings.pod_cidr().prefix_len())],
                 first: Some(self.settings.node_name.clone()),
             },
+            tokens: self.issuer,
         };
         let (server, env, shared) = (self.server.clone(), self.env.clone(), caches.clone());
         graph.add("controllers", &["cluster"], on, move |ready, shutdown| async move {

@@ -38,3 +38,9 @@ impl apiserver::Tokens for Issuer {
         Some(self.tokens.jwks())
     }
 }
+
+impl controllers::token_secrets::Signer for Issuer {
+    fn sign(&self, namespace: &str, secret: &str, account: &str, uid: &str) -> Result<String, Status> {
+        self.tokens.issue_for_secret(namespace, secret, account, uid)
+    }
+}

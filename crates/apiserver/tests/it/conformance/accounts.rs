@@ -89,6 +89,22 @@ async fn issuer(world: &World) {
     assert_eq!(anonymous.get("/.well-known/openid-configuration").await.unwrap_err().code, 403);
 }
 
+/// Expired tokens and no tokens at all.
+async fn refused_callers(world: &World) {
+    let expired = world.expired_token("default").await;
+    let refused = world.bearer(&expired).get("/api/v1/namespaces/default/pods").await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.reason.as_str(), refused.message.as_str()),
+        (401, "Unauthorized", "Unauthorized")
+    );
+    let anonymous = Wire(world.https.with_token(None));
+    let refused = anonymous.get("/api/v1/namespaces/default/pods").await.unwrap_err();
+    assert_eq!((refused.code, refused.reason.as_str()), (403, "Forbidden"));
+    assert!(refused.message.contains("User \"system:anonymous\" cannot list resource \"pods\""), "{refused}");
+    // What everybody may see.
+    assert!(anonymous.get("/version").await.is_ok() && anonymous.get("/healthz").await.is_ok());
+}
+
 async fn wire_ready(wire: &Wire) {
     wire.until("the service account", &format!("{ACCOUNTS}/default"), Result::is_ok).await;
 }
@@ -267,6 +283,37 @@ async fn certificate(wire: &Wire, path: &str) {
     assert_eq!(kinds(&updated), ["ApprovalPatch", "Approved", "StatusUpdate"]);
 }
 
+/// Tokens in Secrets, as older clients have them.
+async fn secrets(world: &World) {
+    let wire = &world.admin;
+    wire.post(ACCOUNTS, &json!({"metadata": {"name": "old"}})).await.unwrap();
+    let path = "/api/v1/namespaces/default/secrets/old-token";
+    let body = json!({"metadata": {"name": "old-token", "annotations": {"kubernetes.io/service-account.name": "old"}},
+        "type": "kubernetes.io/service-account-token"});
+    wire.post("/api/v1/namespaces/default/secrets", &body).await.unwrap();
+    wire.until("the secret is filled", path, |secret| {
+        let data = &secret.as_ref().unwrap()["data"];
+        ["token", "ca.crt", "namespace"].iter().all(|key| data[*key].is_string())
+    })
+    .await;
+    let secret = wire.get(path).await.unwrap();
+    let account = wire.get(&format!("{ACCOUNTS}/old")).await.unwrap();
+    assert_eq!(
+        secret["metadata"]["annotations"]["kubernetes.io/service-account.uid"],
+        account["metadata"]["uid"]
+    );
+    let token = base64::Engine::decode(
+        &base64::engine::general_purpose::STANDARD,
+        secret["data"]["token"].as_str().unwrap(),
+    );
+    let token = String::from_utf8(token.unwrap()).unwrap();
+    let review = json!({"spec": {"token": token}});
+    let reviewed = wire.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.unwrap();
+    assert_eq!(reviewed["status"]["user"]["username"], "system:serviceaccount:default:old", "{reviewed}");
+    wire.delete(&format!("{ACCOUNTS}/old")).await.unwrap();
+    wire.until_gone(path).await;
+}
+
 #[tokio::test]
 async fn accounts_tokens_and_reviews() {
     let world = World::start().await;
@@ -275,6 +322,8 @@ async fn accounts_tokens_and_reviews() {
     update(&world.admin).await;
     tokens(&world).await;
     issuer(&world).await;
+    refused_callers(&world).await;
+    secrets(&world).await;
     opting_out(&world.admin).await;
     root_certificate(&world).await;
     subject_reviews(&world).await;

@@ -36,6 +36,14 @@ impl Case {
         }
     }
 
+    /// Names of three objects.
+    fn names(&self) -> [&'static str; 3] {
+        match self.resource {
+            "ipaddresses" => ["10.96.200.1", "10.96.200.2", "2001:db8::ffff"],
+            _ => ["first", "second", "third"],
+        }
+    }
+
     fn object(&self, name: &str) -> Value {
         let mut object = self.body.clone();
         object["metadata"]["name"] = json!(name);
@@ -76,14 +84,15 @@ async fn operations(world: &World, case: Case) {
     let namespace = if case.namespaced { "default" } else { "" };
     let collection = case.collection(namespace);
     let labelled = format!("labelSelector=special-label%3D{}", case.resource);
-    let made = wire.post(&collection, &case.object("first")).await.unwrap();
+    let [first, second, third] = case.names();
+    let made = wire.post(&collection, &case.object(first)).await.unwrap();
     assert!(made["metadata"]["uid"].is_string() && made["metadata"]["creationTimestamp"].is_string());
-    let again = wire.post(&collection, &case.object("first")).await.unwrap_err();
+    let again = wire.post(&collection, &case.object(first)).await.unwrap_err();
     assert!(again.is_already_exists(), "{again}");
-    for name in ["second", "third"] {
+    for name in [second, third] {
         wire.post(&collection, &case.object(name)).await.unwrap();
     }
-    let path = format!("{collection}/first");
+    let path = format!("{collection}/{first}");
     assert_eq!(wire.get(&path).await.unwrap(), made);
 
     let list = wire.get(&format!("{collection}?{labelled}")).await.unwrap();
@@ -98,7 +107,7 @@ async fn operations(world: &World, case: Case) {
 
     wire.delete(&path).await.unwrap();
     wire.until_gone(&path).await;
-    watch.until("DELETED", |object| object["metadata"]["name"] == "first").await;
+    watch.until("DELETED", |object| object["metadata"]["name"] == first).await;
     assert_eq!(wire.items(&format!("{collection}?{labelled}")).await.len(), 2);
     let answer = wire.delete(&format!("{collection}?{labelled}")).await.unwrap();
     assert!(answer["kind"].as_str().unwrap().ends_with("List"), "{answer}");
@@ -135,8 +144,17 @@ async fn changes(wire: &Wire, case: &Case, path: &str, watch: &mut super::wire::
 async fn status(wire: &Wire, case: &Case, path: &str) {
     let path = format!("{path}/status");
     let got = wire.get(&path).await.unwrap();
-    let patch = json!({"metadata": {"annotations": {"patchedstatus": "true"}}});
+    let mut patch = json!({"metadata": {"annotations": {"patchedstatus": "true"}}});
+    if case.resource == "ingresses" {
+        patch["status"] = json!({"loadBalancer": {"ingress": [{"ip": "169.1.1.1"}]}});
+    } else {
+        patch["status"] = json!({"conditions": [{"type": "PatchStatusFailed", "status": "False",
+            "reason": "Patched", "message": "by a test", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    }
     let patched = wire.patch(&path, MERGE, &patch).await.unwrap();
+    for field in ["conditions", "loadBalancer"] {
+        assert_eq!(patched["status"].get(field), patch["status"].get(field), "{}", case.resource);
+    }
     assert_eq!(patched["metadata"]["annotations"]["patchedstatus"], "true", "{}", case.resource);
     assert_eq!(patched.get("spec"), got.get("spec"));
     let mut update = patched;
@@ -367,6 +385,29 @@ async fn service_cidrs(world: &World) {
     .await;
 }
 
+// conformance: [sig-network] ServiceCIDR and IPAddress API should support IPAddress API operations
+async fn ip_addresses(world: &World) {
+    let spec = json!({"parentRef": {"resource": "services", "name": "service", "namespace": "default"}});
+    operations(
+        world,
+        Case {
+            group: "networking.k8s.io",
+            version: "v1",
+            resource: "ipaddresses",
+            namespaced: false,
+            subresources: &[],
+            body: json!({"spec": spec}),
+            change: (json!({}), "/spec/parentRef/name", json!("service")),
+        },
+    )
+    .await;
+    let refused = world.admin.post(
+        "/apis/networking.k8s.io/v1/ipaddresses",
+        &json!({"metadata": {"name": "first"}, "spec": spec}),
+    );
+    assert_eq!(refused.await.unwrap_err().code, 422, "the name is an address");
+}
+
 // conformance: [sig-node] RuntimeClass should support RuntimeClasses API operations
 async fn runtime_classes(world: &World) {
     operations(
@@ -474,4 +515,5 @@ async fn api_operations_of_configuration() {
     pod_templates(&world).await;
     leases(&world).await;
     service_cidrs(&world).await;
+    ip_addresses(&world).await;
 }

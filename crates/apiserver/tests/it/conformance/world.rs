@@ -19,6 +19,10 @@ pub struct World {
     pub https: Https,
     /// The administrator.
     pub admin: Wire,
+    issuer: Arc<Issuer>,
+    /// Signs with the same key, but lives years ago.
+    stale: ServiceAccountTokens,
+    _keys: tempfile::TempDir,
 }
 
 /// Tokens of service accounts, and what the test server knows besides.
@@ -58,6 +62,12 @@ impl apiserver::Tokens for Issuer {
     }
 }
 
+impl controllers::token_secrets::Signer for Issuer {
+    fn sign(&self, namespace: &str, secret: &str, account: &str, uid: &str) -> Result<String, Status> {
+        self.tokens.issue_for_secret(namespace, secret, account, uid)
+    }
+}
+
 impl World {
     /// The server with everything before the store, and the objects that every cluster has.
     pub async fn without_controllers() -> Self {
@@ -65,13 +75,19 @@ impl World {
         let authorizer = Arc::new(Union(vec![Arc::new(Masters), rbac.clone()]));
         let objects = Arc::new(LateObjects::default());
         let late = objects.clone();
+        let mut signs = None;
+        let keys = tempfile::tempdir().unwrap();
+        let key = || SigningKey::load_or_create(&keys.path().join("key")).unwrap();
+        let about = TokenConfig::new("cluster.local");
+        let past = env::Env::seeded(1, "2020-01-01T00:00:00Z".parse().unwrap());
+        let stale = ServiceAccountTokens::new(key(), about.clone(), objects.clone(), past);
         let test = TestServer::with_config(authorizer.clone(), |config| {
-            let about = TokenConfig::new("cluster.local");
             let audiences = about.audiences.clone();
-            let key = SigningKey::ephemeral().unwrap();
-            let tokens = Arc::new(ServiceAccountTokens::new(key, about, late, config.env.clone()));
+            let tokens = Arc::new(ServiceAccountTokens::new(key(), about, late, config.env.clone()));
             let reviews = Arc::new(Authentication::new(None, vec![tokens.clone()], audiences));
-            config.tokens = Arc::new(Issuer { tokens, reviews: reviews.clone() });
+            let issuer = Arc::new(Issuer { tokens, reviews: reviews.clone() });
+            config.tokens = issuer.clone();
+            signs = Some(issuer);
             config.authenticator = Arc::new(Both { tokens: reviews, others: config.authenticator.clone() });
         })
         .await;
@@ -97,7 +113,7 @@ impl World {
         rbac.synced().await;
         let https = test.https().await;
         let admin = Wire(https.admin());
-        Self { test, https, admin }
+        Self { test, https, admin, issuer: signs.unwrap(), stale, _keys: keys }
     }
 
     /// With the controllers as well.
@@ -107,6 +123,8 @@ impl World {
             rows: rows(&world.test.server.table()),
             root_ca: "-----BEGIN CERTIFICATE-----".to_owned(),
             node_grace_period: Duration::from_secs(40),
+            tokens: world.issuer.clone(),
+            node_ranges: controllers::node_ipam::NodeRanges { ranges: Vec::new(), first: None },
         };
         let caches = Caches::new(world.test.client(), world.test.shutdown().clone());
         let server = world.test.server.clone();
@@ -121,6 +139,12 @@ impl World {
         let body = json!({"metadata": {"name": name, "labels": {"made-by": "test"}}});
         self.admin.post("/api/v1/namespaces", &body).await.unwrap();
         format!("/api/v1/namespaces/{name}")
+    }
+
+    /// A token of an account that was good for an hour, years ago.
+    pub async fn expired_token(&self, account: &str) -> String {
+        let made = self.stale.create("default", account, &json!({"spec": {"audiences": []}})).await.unwrap();
+        made["status"]["token"].as_str().unwrap().to_owned()
     }
 
     /// A client that has a bearer token.

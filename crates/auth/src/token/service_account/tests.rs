@@ -116,3 +116,26 @@ async fn audiences_are_kept_apart() {
     assert_eq!(found.audiences, ["vault"]);
     assert_eq!(verify(&tokens, "abcdef.0123456789abcdef").await.unwrap_err(), "not ours");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_secrets_token_is_good_while_the_secret_holds_it() {
+    use base64::Engine;
+    let (shelf, tokens) = setup();
+    let account =
+        shelf.0.lock().iter().find(|(path, _)| path.starts_with("serviceaccounts/web/")).unwrap().1.clone();
+    let (name, uid) =
+        (account["metadata"]["name"].as_str().unwrap(), account["metadata"]["uid"].as_str().unwrap());
+    let token = tokens.issue_for_secret("web", "s", name, uid).unwrap();
+    assert!(verify(&tokens, &token).await.unwrap_err().contains("invalidated"));
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&token);
+    let secret =
+        json!({"metadata": {"name": "s", "namespace": "web", "uid": "secret-1"}, "data": {"token": encoded}});
+    shelf.put("secrets/web/s", secret.clone());
+    let user = tokens.verify(&token, tokens.audiences()).await.unwrap().unwrap().user;
+    assert_eq!((user.name, user.uid), (format!("system:serviceaccount:web:{name}"), uid.to_owned()));
+    assert!(tokens.verify(&token, &["vault".to_owned()]).await.is_err());
+    let mut other = secret;
+    other["data"]["token"] = "eA==".into();
+    shelf.put("secrets/web/s", other);
+    assert!(verify(&tokens, &token).await.unwrap_err().contains("does not match"));
+}
