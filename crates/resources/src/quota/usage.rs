@@ -28,7 +28,7 @@ pub fn can_grow(group: &str, resource: &str, subresource: &str) -> bool {
     group.is_empty()
         && matches!(
             (resource, subresource),
-            ("services" | "persistentvolumeclaims" | "pods", "") | ("pods", "resize")
+            ("services" | "persistentvolumeclaims", "") | ("pods", "resize")
         )
 }
 
