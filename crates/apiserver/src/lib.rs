@@ -1,6 +1,7 @@
 //! The API server: one request pipeline for every kind, the watch cache, HTTPS, discovery.
 //!
-//! It is the only crate that talks to the store. It names no kind outside of `computed`, `connect` and `bootstrap`.
+//! It is the only crate that talks to the store. It names no kind outside of `computed`,
+//! `connect`, `fairness` and `bootstrap`.
 
 pub mod bootstrap;
 mod cache;

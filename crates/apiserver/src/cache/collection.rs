@@ -78,6 +78,17 @@ impl Collection {
         self.state.read().entries.len()
     }
 
+    /// The revision of the newest change.
+    pub fn changed(&self) -> u64 {
+        self.state.read().changed
+    }
+
+    /// All objects, and the revision of the newest change in them.
+    pub fn objects(&self) -> (Vec<Arc<Object>>, u64) {
+        let state = self.state.read();
+        (state.entries.values().map(|entry| entry.object.clone()).collect(), state.changed)
+    }
+
     pub fn strategy(&self) -> &dyn Strategy {
         &*self.strategy
     }

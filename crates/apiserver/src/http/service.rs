@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 use super::body::{self, Body};
 use super::{encode, impersonate, negotiate, resource};
 use crate::core::Core;
-use crate::fairness::Class;
+use crate::fairness::{Asked, Class, Flow};
 use crate::pipeline::Caller;
 use crate::request::{Query, RequestInfo, Route};
 
@@ -70,18 +70,22 @@ pub async fn serve(
         RequestInfo::parse(&parts.method, parts.uri.path(), query.as_ref().unwrap_or(&Query::default()));
     let label = Label::of(&info);
     let head = parts.method == Method::HEAD;
+    let mut flow = None;
     let outcome = match query {
         Ok(query) => {
             let body = RequestBody::Stream(stream);
             let incoming =
                 Incoming { method: parts.method, headers: parts.headers, info, query, body, upgrade };
-            admitted(&core, &peer, incoming).await
+            admitted(&core, &peer, incoming, &mut flow).await
         }
         Err(status) => Err(status),
     };
     let mut response = outcome.unwrap_or_else(|status| {
         encode::status_response(&core.schema, negotiate::for_errors(&accept), &status)
     });
+    if let Some(flow) = flow {
+        tell_flow(response.headers_mut(), &flow);
+    }
     if head {
         *response.body_mut() = body::full(Bytes::new());
     }
@@ -106,12 +110,41 @@ impl Label {
     }
 }
 
-async fn admitted(core: &Arc<Core>, peer: &Peer, request: Incoming) -> Result<Response<Body>, Status> {
+async fn admitted(
+    core: &Arc<Core>,
+    peer: &Peer,
+    request: Incoming,
+    flow: &mut Option<Flow>,
+) -> Result<Response<Body>, Status> {
     let user = authenticate(core, peer, &request.headers).await?;
     let caller = Caller { user, agent: request.header(header::USER_AGENT).to_owned() };
     let caller = impersonate::resolve(core, caller, &request.headers)?;
+    *flow = flow_of(core, &caller.user, &request.info);
     let _place = core.fairness.enter(&caller.user, class(&request))?;
     dispatch(core, &caller, request).await
+}
+
+fn flow_of(core: &Core, user: &User, info: &RequestInfo) -> Option<Flow> {
+    let resource = info.target().map(|target| {
+        let name = match target.subresource.as_str() {
+            "" => target.resource.clone(),
+            subresource => format!("{}/{subresource}", target.resource),
+        };
+        (target.group.as_str(), name, target.namespace.as_str())
+    });
+    let resource = resource.as_ref().map(|(group, name, namespace)| (*group, name.as_str(), *namespace));
+    core.fairness.flow(&core.cache, Asked { user, verb: info.verb, resource, path: &info.path })
+}
+
+/// The headers by which clients learn what they were sorted into.
+fn tell_flow(headers: &mut HeaderMap, flow: &Flow) {
+    for (name, uid) in
+        [("x-kubernetes-pf-flowschema-uid", &flow.schema), ("x-kubernetes-pf-prioritylevel-uid", &flow.level)]
+    {
+        if let Ok(value) = uid.parse() {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// Answers the request of a caller who is known.

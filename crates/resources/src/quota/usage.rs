@@ -26,10 +26,7 @@ pub fn qualified(group: &str, resource: &str) -> String {
 /// Whether an update of the resource (or subresource) can use more than before.
 pub fn can_grow(group: &str, resource: &str, subresource: &str) -> bool {
     group.is_empty()
-        && matches!(
-            (resource, subresource),
-            ("services" | "persistentvolumeclaims", "") | ("pods", "resize")
-        )
+        && matches!((resource, subresource), ("services" | "persistentvolumeclaims", "") | ("pods", "resize"))
 }
 
 /// The resources that names of limits are about: group and plural.

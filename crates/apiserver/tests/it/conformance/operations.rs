@@ -401,11 +401,9 @@ async fn ip_addresses(world: &World) {
         },
     )
     .await;
-    let refused = world.admin.post(
-        "/apis/networking.k8s.io/v1/ipaddresses",
-        &json!({"metadata": {"name": "first"}, "spec": spec}),
-    );
-    assert_eq!(refused.await.unwrap_err().code, 422, "the name is an address");
+    let named = json!({"metadata": {"name": "first"}, "spec": spec});
+    let refused = world.admin.post("/apis/networking.k8s.io/v1/ipaddresses", &named).await.unwrap_err();
+    assert_eq!(refused.code, 422, "the name is an address");
 }
 
 // conformance: [sig-node] RuntimeClass should support RuntimeClasses API operations
@@ -493,9 +491,26 @@ async fn leases(world: &World) {
     operations(world, case).await;
 }
 
+/// Answers say which FlowSchema and level their request belongs to.
+async fn requests_are_sorted(world: &World) {
+    let uid = async |path: &str| {
+        world.admin.get(path).await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
+    };
+    let api = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let anonymous = Wire(world.https.with_token(None));
+    for (wire, name) in [(&world.admin, "exempt"), (&anonymous, "catch-all")] {
+        let answer = wire.0.send(http::Method::GET, "/version", &[], bytes::Bytes::new()).await.unwrap();
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("x-kubernetes-pf-flowschema-uid"), uid(&format!("{api}/flowschemas/{name}")).await);
+        let level = uid(&format!("{api}/prioritylevelconfigurations/{name}")).await;
+        assert_eq!(header("x-kubernetes-pf-prioritylevel-uid"), level);
+    }
+}
+
 #[tokio::test]
 async fn api_operations_of_the_apis_own_kinds() {
     let world = World::without_controllers().await;
+    requests_are_sorted(&world).await;
     flow_schemas(&world).await;
     priority_levels(&world).await;
     validating_policies(&world).await;
