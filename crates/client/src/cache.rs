@@ -3,7 +3,7 @@
 //! One task lists and watches; readers take `Arc`s out of an ordered map. The cache never polls and never
 //! re-lists unless the server says that its history is too old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use machinery::{Key, Object, Status};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
+use crate::ordered::Ordered;
 use crate::{ListOptions, Resources, WatchEvent, WatchOptions};
 
 /// How many changes a slow subscriber may lag behind before it is told to read the whole cache again.
@@ -58,8 +59,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<Key, Arc<Object>>,
-    indexed: BTreeMap<(&'static str, String), BTreeMap<Key, Arc<Object>>>,
+    objects: Ordered,
+    indexed: BTreeMap<(&'static str, String), Ordered>,
 }
 
 impl Cache {
@@ -129,16 +130,15 @@ impl Cache {
     }
 
     fn replace(&self, items: Vec<Arc<Object>>, revision: u64) {
-        let fresh: BTreeMap<Key, Arc<Object>> =
-            items.into_iter().map(|object| (object.key(), object)).collect();
+        let fresh: BTreeSet<Key> = items.iter().map(|object| object.key()).collect();
         let gone: Vec<_> = {
             let state = self.shared.state.read();
-            state.objects.iter().filter(|(key, _)| !fresh.contains_key(key)).map(|(_, o)| o.clone()).collect()
+            state.objects.iter().filter(|object| !fresh.contains(&object.key())).cloned().collect()
         };
         for object in gone {
             self.remove(object);
         }
-        for object in fresh.into_values() {
+        for object in items {
             self.insert(object);
         }
         self.shared.revision.send_replace(Some(revision));
@@ -163,14 +163,13 @@ impl Cache {
     }
 
     fn insert(&self, object: Arc<Object>) {
-        let key = object.key();
         let old = {
             let mut state = self.shared.state.write();
-            let old = state.objects.insert(key.clone(), object.clone());
+            let old = state.objects.insert(object.clone());
             if let Some(old) = &old {
-                state.unindex(&self.shared.indexes, &key, old);
+                state.unindex(&self.shared.indexes, old);
             }
-            state.index(&self.shared.indexes, &key, &object);
+            state.index(&self.shared.indexes, &object);
             old
         };
         let event = match old {
@@ -183,10 +182,9 @@ impl Cache {
     }
 
     fn remove(&self, object: Arc<Object>) {
-        let key = object.key();
         let mut state = self.shared.state.write();
-        if let Some(old) = state.objects.remove(&key) {
-            state.unindex(&self.shared.indexes, &key, &old);
+        if let Some(old) = state.objects.remove(&object) {
+            state.unindex(&self.shared.indexes, &old);
             drop(state);
             let _receivers = self.shared.events.send(CacheEvent::Deleted(object));
         }
@@ -221,26 +219,20 @@ impl Cache {
 
     /// All objects in order of their keys.
     pub fn all(&self) -> Vec<Arc<Object>> {
-        self.shared.state.read().objects.values().cloned().collect()
+        self.shared.state.read().objects.iter().cloned().collect()
     }
 
     /// The objects of one namespace.
     pub fn namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
         let state = self.shared.state.read();
-        let from = Key::new(namespace, "");
-        state
-            .objects
-            .range(from..)
-            .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, o)| o.clone())
-            .collect()
+        state.objects.namespace(namespace).cloned().collect()
     }
 
     /// The objects whose index function yields `value`.
     pub fn indexed(&self, index: &'static str, value: &str) -> Vec<Arc<Object>> {
         let state = self.shared.state.read();
         let found = state.indexed.get(&(index, value.to_owned()));
-        found.map(|objects| objects.values().cloned().collect()).unwrap_or_default()
+        found.map(|objects| objects.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// The objects of one namespace whose index function yields `value`.
@@ -267,20 +259,20 @@ impl Cache {
 }
 
 impl State {
-    fn index(&mut self, indexes: &[(&'static str, IndexFunction)], key: &Key, object: &Arc<Object>) {
+    fn index(&mut self, indexes: &[(&'static str, IndexFunction)], object: &Arc<Object>) {
         for (index, function) in indexes {
             for value in function(object) {
-                self.indexed.entry((*index, value)).or_default().insert(key.clone(), object.clone());
+                self.indexed.entry((*index, value)).or_default().insert(object.clone());
             }
         }
     }
 
-    fn unindex(&mut self, indexes: &[(&'static str, IndexFunction)], key: &Key, object: &Object) {
+    fn unindex(&mut self, indexes: &[(&'static str, IndexFunction)], object: &Object) {
         for (index, function) in indexes {
             for value in function(object) {
                 let slot = (*index, value);
                 if let Some(objects) = self.indexed.get_mut(&slot) {
-                    objects.remove(key);
+                    objects.remove(object);
                     if objects.is_empty() {
                         self.indexed.remove(&slot);
                     }

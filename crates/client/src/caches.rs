@@ -7,7 +7,9 @@ use env::Shutdown;
 use k8s_openapi::Resource;
 use machinery::Object;
 use parking_lot::Mutex;
+use serde::Deserialize;
 
+use crate::cache::IndexFunction;
 use crate::{Cache, Client, ListOptions, Target, target_of};
 
 /// Index of every shared cache: the uids of an object's owners.
@@ -15,6 +17,9 @@ pub const OWNER_INDEX: &str = "owner";
 
 /// The value of [`OWNER_INDEX`] of objects with labels that no controller manages: what controllers could adopt.
 pub const ORPHANS: &str = "";
+
+/// Index of the shared cache of pods: the node that a pod is bound to.
+pub const NODE_INDEX: &str = "node";
 
 /// Hands out caches, starting each at its first use. Cheap to clone.
 #[derive(Clone)]
@@ -58,7 +63,11 @@ impl Caches {
 
     fn start(&self, collection: &Target) -> Cache {
         let resources = self.shared.client.target(collection.clone());
-        let cache = Cache::new(resources, ListOptions::default(), vec![(OWNER_INDEX, owner_uids)]);
+        let mut indexes: Vec<(&'static str, IndexFunction)> = vec![(OWNER_INDEX, owner_uids)];
+        if collection.group.is_empty() && collection.resource == "pods" {
+            indexes.push((NODE_INDEX, node_of_pod));
+        }
+        let cache = Cache::new(resources, ListOptions::default(), indexes);
         let (running, shutdown) = (cache.clone(), self.shared.shutdown.clone());
         tokio::spawn(async move { running.run(shutdown).await });
         cache
@@ -73,4 +82,37 @@ fn owner_uids(object: &Object) -> Vec<String> {
         uids.push(ORPHANS.to_owned());
     }
     uids
+}
+
+fn node_of_pod(object: &Object) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Pod {
+        spec: Option<Spec>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        node_name: Option<String>,
+    }
+    let node = object.part::<Pod>().ok().and_then(|pod| pod.spec?.node_name);
+    node.into_iter().filter(|node| !node.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_node_of_a_pod() {
+        let cases = [
+            (json!({"metadata": {}, "spec": {"nodeName": "a"}}), vec!["a"]),
+            (json!({"metadata": {}, "spec": {"nodeName": ""}}), vec![]),
+            (json!({"metadata": {}, "spec": {}}), vec![]),
+            (json!({"metadata": {}}), vec![]),
+        ];
+        for (pod, expected) in cases {
+            assert_eq!(node_of_pod(&Object::from_value(&pod, 1).unwrap()), expected, "{pod}");
+        }
+    }
 }

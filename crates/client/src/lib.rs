@@ -8,10 +8,11 @@ pub mod caches;
 pub mod client;
 pub mod http;
 pub mod kubeconfig;
+mod ordered;
 pub mod transport;
 
 pub use cache::{Cache, CacheEvent};
-pub use caches::{Caches, ORPHANS, OWNER_INDEX};
+pub use caches::{Caches, NODE_INDEX, ORPHANS, OWNER_INDEX};
 pub use client::{Client, Resources, target_of, typed};
 pub use http::{Http, HttpError, Server};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};

@@ -176,6 +176,12 @@ pub fn kill_group(leader: u32) -> io::Result<()> {
     }
 }
 
+/// Keeps transparent huge pages from this process and the programs it runs: of the 2 MiB that a first touch would
+/// take, most stays unused.
+pub fn forbid_huge_pages() -> Result<()> {
+    rustix::thread::disable_transparent_huge_pages(true).context("forbid huge pages")
+}
+
 /// Lets this process and the programs it runs have transparent huge pages, as far as the machine gives them.
 pub fn allow_huge_pages() -> Result<()> {
     rustix::thread::disable_transparent_huge_pages(false).context("allow huge pages")

@@ -12,6 +12,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+mod views;
 pub mod yaml;
 
 pub use object::{Key, Object, ObjectMeta, OwnerReference};

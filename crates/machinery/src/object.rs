@@ -3,7 +3,6 @@
 //! The bytes are the JSON form *without* `metadata.resourceVersion`: the revision is known only after the write,
 //! so it is spliced in wherever the object is written out. Store, caches and answers share the same buffer.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +10,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::views;
 
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,7 +70,8 @@ pub struct Object {
     splice_at: usize,
     revision: u64,
     meta: ObjectMeta,
-    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    /// By which its typed view is found.
+    identity: u64,
     protobuf: OnceLock<Bytes>,
 }
 
@@ -95,7 +97,7 @@ impl Object {
         let meta = serde_json::from_str(raw)?;
         // The raw metadata is a slice of the body, so the distance of the addresses is its offset.
         let splice_at = raw.as_ptr() as usize - body.as_ptr() as usize + 1;
-        Ok(Self { body, splice_at, revision, meta, typed: OnceLock::new(), protobuf: OnceLock::new() })
+        Ok(Self { body, splice_at, revision, meta, identity: views::identity(), protobuf: OnceLock::new() })
     }
 
     /// Takes a value, whose `metadata.resourceVersion` is ignored, and a revision (0: not stored).
@@ -165,23 +167,30 @@ impl Object {
         value
     }
 
-    /// The typed view: decoded at most once and shared. The first caller decides the type; asking for another
-    /// type decodes anew each time.
+    /// The typed view, shared by those who ask at about the same time: see [`crate::views`].
     pub fn typed<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, ObjectError> {
-        if let Some(seen) = self.typed.get() {
-            if let Ok(typed) = seen.clone().downcast::<T>() {
-                return Ok(typed);
-            }
-            return Ok(Arc::new(serde_json::from_slice(&self.json())?));
+        if let Some(view) = views::find(self.identity) {
+            return Ok(view);
         }
         let typed: Arc<T> = Arc::new(serde_json::from_slice(&self.json())?);
-        let _already_set = self.typed.set(typed.clone());
+        views::keep(self.identity, typed.clone());
         Ok(typed)
+    }
+
+    /// The typed view of a part of the object, made anew and kept by nobody: for readers of a few fields.
+    pub fn part<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ObjectError> {
+        Ok(serde_json::from_slice(&self.body)?)
     }
 
     /// The protobuf form, made by `encode` at most once.
     pub fn protobuf(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
         self.protobuf.get_or_init(|| encode(self)).clone()
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        views::forget(self.identity);
     }
 }
 

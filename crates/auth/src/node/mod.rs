@@ -4,8 +4,7 @@ mod references;
 
 use std::sync::OnceLock;
 
-use client::{Cache, Client, ListOptions};
-use env::Shutdown;
+use client::{Cache, Caches, NODE_INDEX};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use machinery::{Key, Object};
 
@@ -13,7 +12,6 @@ use crate::rbac::Rule;
 use crate::{Attributes, Authorizer, Decision, User, UserRules, policy};
 use references::{Wanted, claims_of, refers, volume_secrets};
 
-const NODE_INDEX: &str = "node";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 struct Live {
@@ -35,25 +33,13 @@ impl Default for NodeAuthorizer {
 }
 
 impl NodeAuthorizer {
-    /// Follows pods, claims and volumes through `client`, which must be in `system:masters`, until `shutdown`. Must
-    /// be called inside a tokio runtime; later calls change nothing.
-    pub fn start(&self, client: &Client, shutdown: &Shutdown) {
-        self.live.get_or_init(|| {
-            let start = |cache: Cache| {
-                let (running, shutdown) = (cache.clone(), shutdown.clone());
-                tokio::spawn(async move { running.run(shutdown).await });
-                cache
-            };
-            let pods = vec![(NODE_INDEX, node_of as fn(&Object) -> Vec<String>)];
-            Live {
-                pods: start(Cache::new(client.all::<Pod>(), ListOptions::default(), pods)),
-                claims: start(Cache::new(
-                    client.all::<PersistentVolumeClaim>(),
-                    ListOptions::default(),
-                    vec![],
-                )),
-                volumes: start(Cache::new(client.all::<PersistentVolume>(), ListOptions::default(), vec![])),
-            }
+    /// Reads pods, claims and volumes from shared caches. Must be called inside a tokio runtime; later calls change
+    /// nothing.
+    pub fn start(&self, caches: &Caches) {
+        self.live.get_or_init(|| Live {
+            pods: caches.of::<Pod>(),
+            claims: caches.of::<PersistentVolumeClaim>(),
+            volumes: caches.of::<PersistentVolume>(),
         });
     }
 
@@ -130,8 +116,10 @@ impl NodeAuthorizer {
     fn pod(&self, node: &str, asked: &Attributes) -> Result<(), String> {
         let key = Key::new(asked.namespace.clone(), asked.name.clone());
         let pod = self.live.get().and_then(|live| live.pods.get(&key));
+        let node_of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         // A pod that is not known (any more) harms nobody, and its kubelet must be able to see that it is gone.
-        let mine = pod.is_none_or(|pod| node_of(&pod).iter().any(|name| name == node));
+        let mine =
+            pod.is_none_or(|pod| pod.typed::<Pod>().is_ok_and(|pod| node_of(&pod).as_deref() == Some(node)));
         related_or(mine, node)
     }
 
@@ -188,11 +176,6 @@ fn selector_value<'a>(selector: &'a str, field: &str) -> Option<&'a str> {
         let rest = part.trim().strip_prefix(field)?;
         rest.strip_prefix("==").or_else(|| rest.strip_prefix('='))
     })
-}
-
-fn node_of(pod: &Object) -> Vec<String> {
-    let node = pod.typed::<Pod>().ok().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-    node.into_iter().filter(|node| !node.is_empty()).collect()
 }
 
 impl Authorizer for NodeAuthorizer {

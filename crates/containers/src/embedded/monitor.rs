@@ -76,8 +76,6 @@ impl Inner {
             .arg0(crate::monitor::NAME)
             .arg(&directory)
             .env_clear()
-            // The allocator's first pages would each take 2 MiB, in every pod.
-            .env("MIMALLOC_ALLOW_THP", "0")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -6,7 +6,7 @@ mod evict;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use client::{Cache, Caches, Patch, target_of, typed};
+use client::{Cache, Caches, NODE_INDEX, Patch, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -80,14 +80,6 @@ impl NodeLifecycle {
         let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
         renewed.max(reported).max(created)
     }
-
-    fn pods_on(&self, node: &str) -> Vec<std::sync::Arc<Object>> {
-        let on_node = |pod: &Object| {
-            typed::<Pod>(pod)
-                .is_ok_and(|pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node))
-        };
-        self.pods.all().into_iter().filter(|pod| on_node(pod)).collect()
-    }
 }
 
 impl Controller for NodeLifecycle {
@@ -134,7 +126,7 @@ impl Controller for NodeLifecycle {
         if ready == Some("True") && !has_taints(&object) {
             return plan;
         }
-        let pods = self.pods_on(&key.name);
+        let pods = self.pods.indexed(NODE_INDEX, &key.name);
         if ready != Some("True") {
             plan.actions.extend(pods.iter().filter_map(|pod| unready(pod, now)));
         }

@@ -1,7 +1,7 @@
 //! Pods that nobody will remove otherwise: those of nodes that are gone, those that were deleted before they were
 //! scheduled, and the oldest finished ones when there are too many.
 
-use client::{Cache, Caches, DeleteOptions, Patch, Preconditions, target_of, typed};
+use client::{Cache, Caches, DeleteOptions, NODE_INDEX, Patch, Preconditions, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use machinery::{Key, Object};
@@ -37,7 +37,7 @@ impl Controller for PodGarbage {
     }
 
     fn inputs(&self) -> Vec<Input> {
-        let (nodes, finished_and_orphans) = (self.nodes.clone(), self.pods.clone());
+        let (nodes, bound) = (self.nodes.clone(), self.pods.clone());
         // Only pods that could be garbage are worth a look; a node that leaves makes all its pods so.
         let suspicious = move |object: &Object| {
             let suspect = typed::<Pod>(object).is_ok_and(|pod| {
@@ -49,13 +49,8 @@ impl Controller for PodGarbage {
             if suspect { vec![object.key()] } else { Vec::new() }
         };
         let by_node = move |node: &Object| {
-            let name = &node.meta().name;
-            let on_node = |pod: &Object| {
-                typed::<Pod>(pod)
-                    .is_ok_and(|pod| pod.spec.as_ref().is_some_and(|s| s.node_name.as_ref() == Some(name)))
-            };
-            let pods = finished_and_orphans.all();
-            pods.iter().filter(|pod| on_node(pod)).map(|pod| pod.key()).collect()
+            let pods = bound.indexed(NODE_INDEX, &node.meta().name);
+            pods.iter().map(|pod| pod.key()).collect()
         };
         vec![Input::new(self.pods.clone(), suspicious), Input::new(self.nodes.clone(), by_node)]
     }

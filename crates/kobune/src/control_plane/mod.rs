@@ -181,7 +181,7 @@ impl ControlPlane {
         graph.add("cluster", &["api"], on, move |ready, shutdown| async move {
             rbac.start(&shared);
             server.set_admission(Arc::new(admission::default_chain(admission)));
-            nodes.start(&admin, &shutdown);
+            nodes.start(&shared);
             let facts = cluster_facts(&settings);
             let written = async {
                 server.bootstrap(&facts).await?;
