@@ -20,6 +20,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long an object may be unreadable before that is said.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest wait within that time: the start of a pod hangs on it.
+const PATIENT_RETRY_MAX: Duration = Duration::from_millis(20);
 
 /// What kind of object is referred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +159,7 @@ async fn follow(client: Client, reference: Reference, entry: Weak<Entry>) {
                 {
                     entry.set(Known::Failed(status));
                 }
-                wait = (wait * 2).min(RETRY_MAX);
+                wait = (wait * 2).min(if patient { PATIENT_RETRY_MAX } else { RETRY_MAX });
             }
         }
         tokio::time::sleep(wait).await;
