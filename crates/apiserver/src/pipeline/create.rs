@@ -88,11 +88,23 @@ impl Core {
         write: Write<'_>,
     ) -> Result<(), Status> {
         let dry_run = write.options.dry_run;
+        self.track_caller(call, value, write);
         self.mutate(call, Change { name, new: Some(value), old: None, dry_run }).await?;
         self.prepare_create(call, value);
-        self.track(call, value, None, write);
         self.check_create(call, name, value)?;
         self.validate(call, Change { name, new: Some(value), old: None, dry_run }).await
+    }
+
+    /// Notes what the caller wrote, before admission and the kind itself add to it. Nobody owns a status by creating
+    /// an object of a kind that has an endpoint for it.
+    fn track_caller(&self, call: &Call, value: &mut Value, write: Write<'_>) {
+        let has_endpoint = call.row.subresource("status").is_some();
+        let status =
+            value.as_object_mut().filter(|_| has_endpoint).and_then(|fields| fields.remove("status"));
+        self.track(call, value, None, write);
+        if let Some(status) = status {
+            value["status"] = status;
+        }
     }
 
     async fn pretend_create(&self, call: &Call, name: &str, value: &Value) -> Result<Arc<Object>, Status> {
