@@ -16,8 +16,11 @@ use tokio::sync::{broadcast, watch};
 use crate::ordered::Ordered;
 use crate::{ListOptions, Resources, WatchEvent, WatchOptions};
 
-/// How many changes a slow subscriber may lag behind before it is told to read the whole cache again.
-const SUBSCRIBER_BUFFER: usize = 4096;
+/// How many changes a slow subscriber may lag behind before it is told to read the whole cache again. The room for
+/// them is taken in advance.
+const SUBSCRIBER_BUFFER: usize = 128;
+/// The same where much happens at once and reading everything again is long.
+const BUSY_SUBSCRIBER_BUFFER: usize = 4096;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -70,12 +73,30 @@ impl Cache {
         options: ListOptions,
         indexes: Vec<(&'static str, IndexFunction)>,
     ) -> Self {
+        Self::with_buffer(SUBSCRIBER_BUFFER, resources, options, indexes)
+    }
+
+    /// The same for a collection of which thousands of objects may change at once.
+    pub fn busy(
+        resources: Resources,
+        options: ListOptions,
+        indexes: Vec<(&'static str, IndexFunction)>,
+    ) -> Self {
+        Self::with_buffer(BUSY_SUBSCRIBER_BUFFER, resources, options, indexes)
+    }
+
+    fn with_buffer(
+        buffer: usize,
+        resources: Resources,
+        options: ListOptions,
+        indexes: Vec<(&'static str, IndexFunction)>,
+    ) -> Self {
         let shared = Shared {
             resources,
             options,
             state: RwLock::default(),
             indexes,
-            events: broadcast::Sender::new(SUBSCRIBER_BUFFER),
+            events: broadcast::Sender::new(buffer),
             revision: watch::Sender::new(None),
             stale: Mutex::new(None),
         };
@@ -239,8 +260,7 @@ impl Cache {
     pub fn indexed_in(&self, index: &'static str, value: &str, namespace: &str) -> Vec<Arc<Object>> {
         let state = self.shared.state.read();
         let Some(found) = state.indexed.get(&(index, value.to_owned())) else { return Vec::new() };
-        let inside = found.range(Key::new(namespace, "")..).take_while(|(key, _)| key.namespace == namespace);
-        inside.map(|(_, object)| object.clone()).collect()
+        found.namespace(namespace).cloned().collect()
     }
 
     /// How many objects there are.

@@ -67,7 +67,12 @@ impl Caches {
         if collection.group.is_empty() && collection.resource == "pods" {
             indexes.push((NODE_INDEX, node_of_pod));
         }
-        let cache = Cache::new(resources, ListOptions::default(), indexes);
+        let cache = match collection.resource.as_str() {
+            "pods" | "nodes" | "leases" | "endpointslices" => {
+                Cache::busy(resources, ListOptions::default(), indexes)
+            }
+            _ => Cache::new(resources, ListOptions::default(), indexes),
+        };
         let (running, shutdown) = (cache.clone(), self.shared.shutdown.clone());
         tokio::spawn(async move { running.run(shutdown).await });
         cache
