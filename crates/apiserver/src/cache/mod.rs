@@ -18,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use machinery::Status;
 use machinery::status::{Cause, Details};
+use parking_lot::Mutex;
 use resources::Table;
 use store::{Store, StoreError};
 use tokio::sync::watch;
@@ -40,6 +41,7 @@ pub struct Cache {
     applied: watch::Sender<u64>,
     /// Lists of revisions before this one are over, whether or not anything changed since.
     compacted: AtomicU64,
+    feed: Mutex<feed::Feed>,
     /// Serialises changes of the set of collections.
     loading: tokio::sync::Mutex<()>,
 }
@@ -53,6 +55,7 @@ impl Cache {
             collections: ArcSwap::default(),
             applied: watch::Sender::new(revision),
             compacted: AtomicU64::new(0),
+            feed: Mutex::default(),
             loading: tokio::sync::Mutex::new(()),
         };
         cache.add_rows(table).await?;
@@ -100,6 +103,9 @@ impl Cache {
     /// Waits until every write that was acknowledged before the call is visible; returns the revision.
     pub async fn settle(&self) -> Result<u64, Status> {
         let revision = self.store.revision().await.map_err(|error| store_status(&error))?;
+        if self.applied() < revision {
+            self.catch_up();
+        }
         self.wait(revision).await?;
         Ok(self.applied().max(revision))
     }
