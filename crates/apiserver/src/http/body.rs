@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, header};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use machinery::Status;
 
@@ -25,7 +25,21 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// An answer with a whole body.
 pub fn response(code: u16, content_type: &str, bytes: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(full(bytes));
+    with_body(code, content_type, full(bytes))
+}
+
+/// An answer whose body is made while it is sent.
+pub fn streamed(
+    code: u16,
+    content_type: &str,
+    pieces: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Response<Body> {
+    let frames = futures::stream::iter(pieces.map(|piece| Ok::<_, BoxError>(Frame::data(piece))));
+    with_body(code, content_type, StreamBody::new(frames).boxed_unsync())
+}
+
+fn with_body(code: u16, content_type: &str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = content_type.parse() {
         response.headers_mut().insert(header::CONTENT_TYPE, value);
@@ -75,7 +89,8 @@ pub fn compress(bytes: Vec<u8>, headers: &HeaderMap) -> (Vec<u8>, bool) {
     }
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+/// Whether a client takes compressed answers.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|value| {
         let mut parts = value.split(';').map(str::trim);

@@ -1,5 +1,8 @@
 //! Answers as bytes: whole objects and lists in the negotiated form.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use client::ObjectList;
 use env::jiff::Timestamp;
 use http::{HeaderMap, Response, header};
@@ -10,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::codec;
 
-use super::body::{Body, compress, response};
+use super::body::{Body, accepts_gzip, compress, response, streamed};
 use super::negotiate::{Accepted, Media, Shape};
 use super::table::{Include, partial, table};
 
@@ -43,6 +46,13 @@ impl Form<'_> {
     /// A list.
     pub fn list(&self, row: &Resource, list: &ObjectList) -> Result<Response<Body>, Status> {
         let bytes = match (self.accepted.shape, self.accepted.media) {
+            (Shape::Object, Media::Json) if !self.pretty && is_long(list) && !accepts_gzip(self.headers) => {
+                return Ok(streamed(
+                    200,
+                    self.accepted.media.name(),
+                    Chunks::new(row, list).map(Bytes::from),
+                ));
+            }
             (Shape::Object, Media::Json) if !self.pretty => concatenated(row, list),
             (Shape::Object, Media::Protobuf) => {
                 let kind = format!("{}List", row.kind);
@@ -125,28 +135,104 @@ pub fn list_meta(list: &ObjectList) -> Value {
     meta
 }
 
+/// Lists of more objects are written piece by piece, as the connection takes them.
+const WHOLE_MAX: usize = 100;
+/// The least length of a piece but the last.
+const PIECE: usize = 64 << 10;
+
+fn is_long(list: &ObjectList) -> bool {
+    list.items.len() > WHOLE_MAX
+}
+
 /// A list in JSON: the stored bytes of its items one after the other.
 pub fn concatenated(row: &Resource, list: &ObjectList) -> Vec<u8> {
     let size: usize = list.items.iter().map(|object| object.stored().len() + 64).sum();
+    let mut chunks = Chunks::new(row, list);
     let mut out = Vec::with_capacity(size + 256);
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-        row.kind,
-        row.api_version(),
-        list_meta(list)
-    );
-    out.extend_from_slice(head.as_bytes());
-    for (index, object) in list.items.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        object.write_json(&mut out);
-    }
-    out.extend_from_slice(b"]}");
+    while chunks.write(&mut out) {}
     out
+}
+
+/// A list in JSON in pieces.
+struct Chunks {
+    head: Option<String>,
+    items: std::vec::IntoIter<Arc<Object>>,
+    first: bool,
+    complete: bool,
+}
+
+impl Chunks {
+    fn new(row: &Resource, list: &ObjectList) -> Self {
+        let head = format!(
+            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+            row.kind,
+            row.api_version(),
+            list_meta(list)
+        );
+        Self { head: Some(head), items: list.items.clone().into_iter(), first: true, complete: false }
+    }
+
+    /// Appends one more part; `false` when there is none.
+    fn write(&mut self, out: &mut Vec<u8>) -> bool {
+        if let Some(head) = self.head.take() {
+            out.extend_from_slice(head.as_bytes());
+            return true;
+        }
+        match self.items.next() {
+            Some(object) => {
+                if !std::mem::take(&mut self.first) {
+                    out.push(b',');
+                }
+                object.write_json(out);
+                true
+            }
+            None if self.complete => false,
+            None => {
+                out.extend_from_slice(b"]}");
+                self.complete = true;
+                true
+            }
+        }
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let mut piece = Vec::with_capacity(PIECE + PIECE / 8);
+        while piece.len() < PIECE && self.write(&mut piece) {}
+        (!piece.is_empty()).then_some(piece)
+    }
 }
 
 /// From the served to the stored version, for what looks at stored values only.
 pub fn to_stored(row: &Resource, value: &mut Value) {
     crate::pipeline::to_storage(row, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_are_the_whole() {
+        let table = resources::builtin_table();
+        let row = table.rows().iter().find(|row| row.resource == "configmaps").unwrap();
+        for count in [0, 1, 3, 2000] {
+            let object = |index| {
+                let value =
+                    json!({"metadata": {"name": format!("m{index}")}, "data": {"k": "x".repeat(100)}});
+                Arc::new(Object::from_value(&value, 7).unwrap())
+            };
+            let items = (0..count).map(object).collect();
+            let list = ObjectList { items, revision: 9, ..ObjectList::default() };
+            let pieces: Vec<_> = Chunks::new(row, &list).collect();
+            assert_eq!(pieces.concat(), concatenated(row, &list));
+            assert_eq!(pieces.len() > 1, count == 2000);
+            let read: Value = serde_json::from_slice(&pieces.concat()).unwrap();
+            assert_eq!(read["items"].as_array().unwrap().len(), count);
+            assert_eq!(read["metadata"]["resourceVersion"], "9");
+        }
+    }
 }
