@@ -37,6 +37,11 @@ impl Directory {
         self.path.join(DATABASE)
     }
 
+    /// The write-ahead log that SQLite keeps beside the database.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("store.db-wal")
+    }
+
     /// Where a new database is made before it takes its name.
     pub fn draft(&self) -> PathBuf {
         self.path.join("store.db.new")

@@ -4,6 +4,7 @@
 //! is kept in memory, so an update touches one row of one tree. Every row has a checksum, as SQLite has none.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,16 @@ const RECLAIM_PAGES: u64 = 512;
 /// After how many deleted rows the free pages are looked at.
 const RECLAIM_DELETES: usize = 1000;
 
+/// The log's pages after which it is copied into the database and begun again.
+const LOG_PAGES: u64 = 1000;
+/// The log's length that is made in advance, with room for a group of commits: one that makes the file longer costs a
+/// write of the file system's journal besides its own.
+const LOG_ROOM: u64 = (LOG_PAGES + 256) * (PAGE + 24);
+/// The room of the first commits, so that a store is opened quickly.
+const LOG_ROOM_FIRST: u64 = 512 << 10;
+/// After how many commits all the room is made.
+const FIRST_COMMITS: usize = 40;
+
 const SCHEMA: &str = "
     CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), revision INTEGER NOT NULL, next_lease INTEGER NOT NULL) STRICT;
     CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl INTEGER NOT NULL) STRICT;
@@ -43,9 +54,11 @@ pub struct Sqlite {
     /// The revision on disk.
     revision: Revision,
     deleted: usize,
+    /// Commits since the store was opened.
+    commits: usize,
     /// Set when the disk may hold something else than was acknowledged: nothing is written any more.
     broken: Option<StoreError>,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl Sqlite {
@@ -66,8 +79,9 @@ impl Sqlite {
         let (loaded, ids) = load(&connection).map_err(explain)?.map_err(|detail| damaged(&path, &detail))?;
         let next_id = ids.values().max().map_or(1, |id| id + 1);
         let revision = loaded.revision;
+        make_room(&directory, LOG_ROOM_FIRST);
         let engine =
-            Self { connection, ids, next_id, revision, deleted: 0, broken: None, _directory: directory };
+            Self { connection, ids, next_id, revision, deleted: 0, commits: 0, broken: None, directory };
         Ok((loaded, engine))
     }
 
@@ -140,6 +154,10 @@ impl Engine for Sqlite {
         }
         self.write(changes).map_err(|error| self.recover(&error))?;
         self.remember(changes);
+        self.commits += 1;
+        if self.commits == FIRST_COMMITS {
+            make_room(&self.directory, LOG_ROOM);
+        }
         if self.deleted >= RECLAIM_DELETES
             && let Err(error) = self.vacuum()
         {
@@ -188,9 +206,22 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -1024)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", signed(LOG_PAGES))?;
     connection.pragma_update(None, "journal_size_limit", 8 << 20)?;
     Ok(connection)
+}
+
+/// Makes the log at least `length` bytes long. What is appended is behind all that SQLite has written, and no valid
+/// page. That there is no room is said when a commit needs it.
+fn make_room(directory: &Directory, length: u64) {
+    let append = || -> std::io::Result<()> {
+        let mut log = std::fs::OpenOptions::new().append(true).open(directory.log())?;
+        let missing = length.saturating_sub(log.metadata()?.len());
+        std::io::copy(&mut std::io::repeat(0).take(missing), &mut log).map(drop)
+    };
+    if let Err(error) = append() {
+        tracing::debug!(%error, "no room was made in the log of the store");
+    }
 }
 
 fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> {
