@@ -7,6 +7,7 @@ mod builtin;
 mod clients;
 mod cluster;
 mod conformance_api;
+mod conformance_apps;
 mod conformance_cli;
 mod conformance_node;
 mod conformance_storage;

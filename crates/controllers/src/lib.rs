@@ -10,6 +10,7 @@ pub mod disruption;
 pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod garbage_collector;
+pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod namespace;
 pub mod node_ipam;
@@ -77,12 +78,22 @@ impl Controllers {
             let executor = self.executor(controller.name(), &mut tasks, &shutdown);
             tasks.spawn(reconcile::run(controller, executor, self.env.clone(), shutdown.clone()));
         }
-        let rows = Arc::new(self.config.rows);
+        let rows = Arc::new(self.config.rows.clone());
         let namespaces = namespace::Namespaces::new(&self.caches, rows.clone(), self.env.clone());
         tasks.spawn(namespaces.run(shutdown.clone()));
         let client = (self.client_of)(resource_quota::NAME);
         let quotas = resource_quota::ResourceQuotas::new(&self.caches, client, rows.clone());
         tasks.spawn(quotas.run(shutdown.clone()));
+        let name = "horizontal-pod-autoscaler";
+        let (client, executor) = ((self.client_of)(name), self.executor(name, &mut tasks, &shutdown));
+        let autoscalers = horizontal_pod_autoscaler::Autoscalers::new(
+            &self.caches,
+            client,
+            executor,
+            rows.clone(),
+            self.env.clone(),
+        );
+        tasks.spawn(autoscalers.run(shutdown.clone()));
         let collector = garbage_collector::GarbageCollector::new(&self.caches, rows);
         tasks.spawn(collector.run(shutdown.clone()));
         while tasks.join_next().await.is_some() {}

@@ -50,9 +50,47 @@ impl Computation for Eviction {
             let preconditions = delete.preconditions.get_or_insert_with(Preconditions::default);
             preconditions.uid.get_or_insert_with(|| pod.meta().uid.clone());
         }
+        if !dry_run {
+            mark(core, &pod_call, &pod, &mut delete).await?;
+        }
         core.delete(&pod_call, &delete).await?;
         Ok(created())
     }
+}
+
+/// Shows on the pod that it ends because of its eviction, which jobs tell from a failure of their own. A pod that does
+/// not satisfy the caller's preconditions is left to the delete to refuse.
+async fn mark(core: &Arc<Core>, call: &Call, pod: &Object, delete: &mut DeleteOptions) -> Result<(), Status> {
+    let wanted = delete.preconditions.clone().unwrap_or_default();
+    let other_uid = wanted.uid.is_some_and(|uid| uid != pod.meta().uid);
+    let other_revision =
+        wanted.resource_version.as_ref().is_some_and(|wanted| *wanted != pod.revision().to_string());
+    if other_uid || other_revision {
+        return Ok(());
+    }
+    let now = meta::time(core.env.now());
+    let marked = core.rewrite(call, false, &|old| Ok(disrupted(old.value(), &now))).await?;
+    if let Some(revision) = delete.preconditions.as_mut().and_then(|wanted| wanted.resource_version.as_mut())
+    {
+        *revision = marked.revision().to_string();
+    }
+    Ok(())
+}
+
+fn disrupted(mut pod: Value, now: &str) -> Value {
+    let mut conditions =
+        pod.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    if conditions
+        .iter()
+        .any(|condition| condition["type"] == "DisruptionTarget" && condition["status"] == "True")
+    {
+        return pod;
+    }
+    conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+    conditions.push(json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": now}));
+    pod["status"]["conditions"] = Value::Array(conditions);
+    pod
 }
 
 /// Pods that are finished, not started or on their way out disrupt nothing.
@@ -106,7 +144,8 @@ fn decremented(budget: &Value, pod: &Value, now: &str) -> Result<Value, Status> 
         }
     }
     if number("/status/observedGeneration") < number("/metadata/generation") {
-        return Err(refused(format!("The disruption budget {name} is still being processed by the server.")));
+        let cause = format!("The disruption budget {name} is still being processed by the server.");
+        return Err(refused(cause, RETRY_AFTER_S));
     }
     let disrupted =
         budget.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, serde_json::Map::len);
@@ -114,9 +153,11 @@ fn decremented(budget: &Value, pod: &Value, now: &str) -> Result<Value, Status> 
     match number("/status/disruptionsAllowed") {
         negative if negative < 0 => return forbidden("pdb disruptions allowed is negative"),
         0 => {
-            return Err(refused(format!(
+            let cause = format!(
                 "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
-            )));
+            );
+            // Nobody knows when that changes, so clients are not asked to wait for it.
+            return Err(refused(cause, 0));
         }
         _ if disrupted > DISRUPTED_MAX => {
             return forbidden(
@@ -139,12 +180,12 @@ fn is_ready(pod: &Value) -> bool {
         .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-fn refused(cause: String) -> Status {
+fn refused(cause: String, retry_after_s: u32) -> Status {
     let message = "Cannot evict pod as it would violate the pod's disruption budget.";
-    let mut status = Status::too_many_requests(message, RETRY_AFTER_S);
+    let mut status = Status::too_many_requests(message, retry_after_s);
     status.details = Some(Box::new(Details {
         causes: vec![Cause { reason: "DisruptionBudget".to_owned(), message: cause, field: String::new() }],
-        retry_after_seconds: RETRY_AFTER_S,
+        retry_after_seconds: retry_after_s,
         ..Details::default()
     }));
     status
@@ -170,6 +211,9 @@ mod tests {
             (429, "DisruptionBudget".to_owned())
         );
         assert_eq!(decremented(&budget(1, 1), &ready, "now").unwrap_err().code, 429);
+        let shown = disrupted(disrupted(ready.clone(), "now"), "later");
+        assert_eq!(shown["status"]["conditions"][1]["lastTransitionTime"], "now");
+        assert_eq!(shown["status"]["conditions"].as_array().map(Vec::len), Some(2));
         let unready = json!({"metadata": {"name": "p"}});
         assert_eq!(decremented(&budget(0, 2), &unready, "now").unwrap(), budget(0, 2));
     }

@@ -3,6 +3,8 @@
 mod legacy;
 mod observe;
 mod slices;
+#[cfg(test)]
+mod tests;
 
 use client::{Cache, Caches, typed};
 use jiff::Timestamp;

@@ -156,3 +156,107 @@ fn metadata_patch(collection: &Target, object: &Object, mut metadata: Value) -> 
         patch: Patch::Merge(json!({"metadata": metadata})),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::testing::object as stored;
+
+    fn target() -> Target {
+        Target { version: "v1".to_owned(), resource: "things".to_owned(), ..Target::default() }
+    }
+
+    fn thing(name: &str, more: Value) -> Arc<Object> {
+        let mut value = json!({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": name, "namespace": "n", "uid": name}});
+        for (field, given) in more.as_object().into_iter().flatten() {
+            value["metadata"][field] = given.clone();
+        }
+        stored(&value)
+    }
+
+    fn owner(uid: &str, state: OwnerState) -> Owner {
+        Owner { reference: OwnerReference { uid: uid.to_owned(), ..OwnerReference::default() }, state }
+    }
+
+    /// What is done, in a word or two.
+    fn describe(actions: &[Action]) -> String {
+        let word = |action: &Action| match action {
+            Action::Delete { options, .. } => format!("delete {:?}", options.propagation_policy.unwrap()),
+            Action::Patch { target, patch: Patch::Merge(body), .. } => {
+                let metadata = &body["metadata"];
+                let what = ["finalizers", "ownerReferences"]
+                    .into_iter()
+                    .find(|field| metadata.get(*field).is_some());
+                format!(
+                    "{} keeps {} {}",
+                    target.name,
+                    what.unwrap(),
+                    metadata[what.unwrap()].as_array().unwrap().len()
+                )
+            }
+            other => format!("{other:?}"),
+        };
+        actions.iter().map(word).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn objects_follow_their_owners() {
+        use OwnerState::{Gone, Solid, Unknown, WaitingForDependents};
+        let references = json!({"ownerReferences": [{"uid": "a"}, {"uid": "b"}]});
+        let dependent = [(target(), thing("d", json!({})))];
+        for (more, owners, dependents, wanted) in [
+            (json!({}), vec![], &[][..], ""),
+            (references.clone(), vec![owner("a", Solid)], &[], ""),
+            (references.clone(), vec![owner("a", Gone)], &[], "delete Background"),
+            (references.clone(), vec![owner("a", Unknown)], &[], ""),
+            (
+                references.clone(),
+                vec![owner("a", Gone), owner("b", Unknown)],
+                &[],
+                "t keeps ownerReferences 1",
+            ),
+            (references.clone(), vec![owner("a", Gone), owner("b", Solid)], &[], "t keeps ownerReferences 1"),
+            (
+                references.clone(),
+                vec![owner("a", WaitingForDependents), owner("b", Solid)],
+                &[],
+                "t keeps ownerReferences 1",
+            ),
+            (references.clone(), vec![owner("a", WaitingForDependents)], &[], "delete Background"),
+            (references.clone(), vec![owner("a", WaitingForDependents)], &dependent, "delete Foreground"),
+            (json!({"finalizers": ["orphan"]}), vec![owner("a", Gone)], &[], "delete Orphan"),
+            (json!({"finalizers": [FOREGROUND]}), vec![owner("a", Gone)], &[], "delete Foreground"),
+            (json!({"deletionTimestamp": "x"}), vec![owner("a", Gone)], &[], ""),
+        ] {
+            let actions = attempt_to_delete(&target(), &thing("t", more.clone()), &owners, dependents);
+            assert_eq!(describe(&actions), wanted, "{more} {owners:?}");
+        }
+    }
+
+    #[test]
+    fn foreground_waits_for_what_blocks() {
+        let waiting = thing("t", json!({"deletionTimestamp": "x", "finalizers": [FOREGROUND, "other"]}));
+        let child = |blocks: bool| {
+            let reference = json!({"uid": "t", "blockOwnerDeletion": blocks});
+            [(target(), thing("d", json!({"ownerReferences": [reference]})))]
+        };
+        assert_eq!(describe(&attempt_to_delete(&target(), &waiting, &[], &child(true))), "");
+        assert_eq!(
+            describe(&attempt_to_delete(&target(), &waiting, &[], &child(false))),
+            "t keeps finalizers 1"
+        );
+        assert_eq!(describe(&attempt_to_delete(&target(), &waiting, &[], &[])), "t keeps finalizers 1");
+    }
+
+    #[test]
+    fn orphans_are_let_go_before_their_owner_goes() {
+        let leaving = thing("t", json!({"deletionTimestamp": "x", "finalizers": [ORPHAN]}));
+        let child = [(target(), thing("d", json!({"ownerReferences": [{"uid": "t"}, {"uid": "u"}]})))];
+        assert_eq!(describe(&attempt_to_orphan(&target(), &leaving, &child)), "d keeps ownerReferences 1");
+        assert_eq!(describe(&attempt_to_orphan(&target(), &leaving, &[])), "t keeps finalizers 0");
+        assert_eq!(
+            describe(&attempt_to_orphan(&target(), &thing("t", json!({"finalizers": [ORPHAN]})), &child)),
+            ""
+        );
+    }
+}

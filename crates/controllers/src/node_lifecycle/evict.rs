@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{target_of, typed};
+use client::{Patch, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use machinery::Object;
+use reconcile::plan::named;
 use reconcile::{Action, Reference};
+use serde_json::json;
 
+use crate::shared::status::time;
 use crate::shared::taints::tolerates;
 
 /// Deletes pods whose time on the node is over; says when the next one's is.
@@ -21,6 +24,7 @@ pub fn plan(node: &Node, pods: &[Arc<Object>], now: Timestamp) -> (Vec<Action>, 
         match time_left(&taints, &pod, now) {
             None => {}
             Some(left) if left.is_zero() => {
+                actions.push(disrupt(object, now));
                 actions.push(Action::delete(target_of::<Pod>(""), object, None));
                 let about = Reference::new("v1", "Pod", object);
                 let message = format!("Marking for deletion Pod {}", object.key());
@@ -30,6 +34,20 @@ pub fn plan(node: &Node, pods: &[Arc<Object>], now: Timestamp) -> (Vec<Action>, 
         }
     }
     (actions, next)
+}
+
+/// Shows that the pod does not end by a failure of its own.
+fn disrupt(pod: &Object, now: Timestamp) -> Action {
+    let condition = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByTaintManager",
+        "message": "Taint manager: deleting due to NoExecute taint",
+        "lastTransitionTime": time(now),
+    });
+    let mut target = named(target_of::<Pod>(""), pod);
+    target.subresource = "status".to_owned();
+    Action::Patch { target, patch: Patch::StrategicMerge(json!({"status": {"conditions": [condition]}})) }
 }
 
 /// How long the pod may still stay; `None`: for ever.
@@ -49,4 +67,45 @@ fn time_left(taints: &[&Taint], pod: &Pod, now: Timestamp) -> Option<Duration> {
         Some(Duration::from_secs((seconds - passed).max(0).unsigned_abs()))
     };
     taints.iter().filter_map(ends).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::shared::testing::{ago, describe_actions, now, pod, ready};
+
+    fn evicted(tolerations: Value, since: i64) -> (String, Option<u64>) {
+        let taint =
+            json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": ago(since)});
+        let soft = json!({"key": "other", "effect": "NoSchedule"});
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {}, "spec": {"taints": [taint, soft]}})).unwrap();
+        let pod = pod("p", "", json!({}), json!({"tolerations": tolerations}), ready());
+        let (actions, next) = plan(&node, &[pod.0], now());
+        let text = describe_actions(&reconcile::Plan { actions, ..reconcile::Plan::nothing() });
+        let last = text.lines().skip(1).collect::<Vec<_>>().join(", ");
+        (last, next.map(|next| next.as_secs()))
+    }
+
+    #[test]
+    fn pods_leave_when_their_toleration_ends() {
+        let gone = "delete pods p, event TaintManagerEviction: Marking for deletion Pod n/p";
+        let key = "node.kubernetes.io/unreachable";
+        for (tolerations, since, wanted) in [
+            (json!([]), 0, (gone, None)),
+            (json!([{"key": "x", "operator": "Exists"}]), 0, (gone, None)),
+            (json!([{"operator": "Exists"}]), 900, ("", None)),
+            (json!([{"key": key, "operator": "Exists", "effect": "NoExecute"}]), 900, ("", None)),
+            (json!([{"key": key, "operator": "Exists", "effect": "NoSchedule"}]), 0, (gone, None)),
+            (json!([{"key": key, "operator": "Exists", "tolerationSeconds": 300}]), 100, ("", Some(200))),
+            (json!([{"key": key, "operator": "Exists", "tolerationSeconds": 300}]), 300, (gone, None)),
+            (json!([{"key": key, "operator": "Equal", "value": "v"}]), 0, (gone, None)),
+            (json!([{"key": key, "operator": "Equal", "value": ""}]), 0, ("", None)),
+        ] {
+            let found = evicted(tolerations.clone(), since);
+            assert_eq!((found.0.as_str(), found.1), wanted, "{tolerations} {since}");
+        }
+    }
 }

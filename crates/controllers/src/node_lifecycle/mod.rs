@@ -233,3 +233,85 @@ fn unready(object: &Object, now: Timestamp) -> Option<Action> {
         patch: Patch::StrategicMerge(json!({"status": {"conditions": [condition]}})),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::testing::{describe_actions, now, object};
+
+    /// The taints that a node is given, as `KEY:EFFECT`.
+    fn tainted(spec: Value, conditions: Value, ready: Option<&str>) -> Vec<String> {
+        let object =
+            object(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "x"}, "spec": spec,
+            "status": {"conditions": conditions}}));
+        let node = typed::<Node>(&object).unwrap();
+        let actions = taint(&object, &node, ready, now());
+        let Some(Action::Update { body, .. }) = actions.first() else { return Vec::new() };
+        let text = |taint: &Value| {
+            format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap())
+        };
+        let all: Vec<String> = body["spec"]["taints"].as_array().unwrap().iter().map(text).collect();
+        if all.is_empty() { vec!["none".to_owned()] } else { all }
+    }
+
+    #[test]
+    fn taints_follow_conditions() {
+        let pressure = json!([{"type": "MemoryPressure", "status": "True"}]);
+        let own = json!({"key": "own", "effect": "NoSchedule"});
+        let not_ready = json!({"key": NOT_READY, "effect": "NoSchedule"});
+        for (spec, conditions, ready, wanted) in [
+            (json!({}), json!([]), Some("True"), vec![]),
+            (json!({"taints": [own]}), json!([]), Some("True"), vec![]),
+            (
+                json!({}),
+                json!([]),
+                Some("Unknown"),
+                vec![(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")],
+            ),
+            (json!({}), json!([]), Some("False"), vec![(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+            (json!({}), json!([]), None, vec![(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+            (json!({"taints": [own, not_ready]}), json!([]), Some("True"), vec![("own", "NoSchedule")]),
+            (json!({"taints": [not_ready]}), json!([]), Some("True"), vec![("none", "")]),
+            (json!({"unschedulable": true}), json!([]), Some("True"), vec![(UNSCHEDULABLE, "NoSchedule")]),
+            (json!({}), pressure, Some("True"), vec![("node.kubernetes.io/memory-pressure", "NoSchedule")]),
+        ] {
+            let wanted: Vec<String> = wanted
+                .iter()
+                .map(
+                    |(key, effect)| {
+                        if effect.is_empty() { (*key).to_owned() } else { format!("{key}:{effect}") }
+                    },
+                )
+                .collect();
+            assert_eq!(tainted(spec.clone(), conditions, ready), wanted, "{spec} {ready:?}");
+        }
+    }
+
+    #[test]
+    fn a_silent_node_is_unknown() {
+        let object = object(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "x"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
+        let node = typed::<Node>(&object).unwrap();
+        let Action::Patch { patch: Patch::StrategicMerge(body), target } = lose(&object, &node, now()) else {
+            panic!()
+        };
+        let conditions = body["status"]["conditions"].as_array().unwrap();
+        let reasons: Vec<&str> =
+            conditions.iter().map(|condition| condition["reason"].as_str().unwrap()).collect();
+        assert_eq!(
+            reasons,
+            [
+                "NodeStatusUnknown",
+                "NodeStatusNeverUpdated",
+                "NodeStatusNeverUpdated",
+                "NodeStatusNeverUpdated"
+            ]
+        );
+        assert_eq!((target.name.as_str(), target.subresource.as_str()), ("x", "status"));
+        let ready =
+            crate::shared::testing::pod("p", "", json!({}), json!({}), crate::shared::testing::ready());
+        let action = unready(&ready.0, now()).unwrap();
+        let text = describe_actions(&Plan { actions: vec![action], ..Plan::nothing() });
+        assert!(text.starts_with("patch pods/status p:") && text.contains("NodeNotReady"), "{text}");
+    }
+}

@@ -3,9 +3,10 @@
 //! Both kinds are one judgement; [`Owner`] is what it needs to know of either.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use client::{Cache, Caches, Target, target_of, typed};
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use plan::plan;
 
+use crate::shared::claim::{self, ObservedPod};
 use crate::shared::{owners, selectors};
 
 /// A ReplicaSet or ReplicationController as the judgement sees it.
@@ -69,15 +71,9 @@ impl Replication {
         owner.inspect_err(|status| tracing::warn!(%status, "cannot be read")).ok()
     }
 
-    fn observe(&self, key: &Key) -> Option<(Owner, Vec<(Arc<Object>, Arc<Pod>)>)> {
+    fn observe(&self, key: &Key) -> Option<(Owner, Vec<ObservedPod>)> {
         let owner = self.owner(key)?;
-        let pods = self
-            .pods
-            .namespace(&key.namespace)
-            .into_iter()
-            .filter(|pod| concerns(&owner, pod))
-            .filter_map(|pod| typed::<Pod>(&pod).ok().map(|view| (pod, view)))
-            .collect();
+        let pods = claim::candidate_pods(&self.pods, &key.namespace, &owner.meta.uid, &owner.selector);
         Some((owner, pods))
     }
 }

@@ -12,34 +12,25 @@ use reconcile::{Action, Plan};
 use serde_json::{Value, json};
 
 use super::Owner;
+use crate::shared::claim::{Claim, ObservedPod};
+use crate::shared::status::is_new;
 use crate::shared::{owners, pods, selectors, template};
 
 /// At most this many pods are created or removed in one go (`BurstReplicas` upstream).
 const BURST: usize = 500;
 
-type Observed = (Arc<Object>, Arc<Pod>);
-
 /// What to do for an owner, given the pods that it manages or could adopt. `failure` is why the last plan could not
 /// be carried out; it shows up as the `ReplicaFailure` condition.
-pub fn plan(owner: &Owner, observed: &[Observed], failure: Option<&Status>, now: Timestamp) -> Plan {
+pub fn plan(owner: &Owner, observed: &[ObservedPod], failure: Option<&Status>, now: Timestamp) -> Plan {
     let deleting = owner.meta.deletion_timestamp.is_some();
-    let mut actions = Vec::new();
-    let mut ours = Vec::new();
-    for (object, pod) in observed {
-        let managed = owners::is_controlled_by(object, &owner.meta.uid);
-        let matches = selectors::matches(&owner.selector, &object.meta().labels);
-        match (managed, matches) {
-            (true, true) => ours.push((object, pod)),
-            (true, false) if !deleting => {
-                actions.push(owners::release(target_of::<Pod>(""), object, &owner.meta.uid));
-            }
-            (false, true) if !deleting && pods::is_active(pod) => {
-                actions.push(owners::adopt(target_of::<Pod>(""), object, reference(owner)));
-                ours.push((object, pod));
-            }
-            _ => {}
-        }
-    }
+    let claim = Claim {
+        owner: &owner.meta,
+        selector: &owner.selector,
+        collection: target_of::<Pod>(""),
+        reference: reference(owner),
+    };
+    let (ours, mut actions) = claim.pods(observed, |_| true);
+    let ours: Vec<(&Arc<Object>, &Arc<Pod>)> = ours.iter().map(|(object, pod)| (object, pod)).collect();
     let mut active: Vec<_> = ours.iter().copied().filter(|(_, pod)| pods::is_active(pod)).collect();
     if !deleting {
         actions.extend(scale(owner, &mut active));
@@ -99,21 +90,12 @@ fn status(
         status["terminatingReplicas"] = json!(terminating);
     }
     let next = waits.iter().filter(|wait| !wait.is_zero()).min().map(|wait| wait.unsigned_abs());
-    if same(&status, &owner.status) {
+    if !is_new(&status, &owner.status) {
         return (None, next);
     }
     let mut target = named_key(owner.target.clone(), &owner.meta.namespace, &owner.meta.name);
     target.subresource = "status".to_owned();
     (Some(Action::Patch { target, patch: Patch::Merge(json!({"status": status})) }), next)
-}
-
-/// Whether the stored status says the same; absent numbers are zero and absent lists empty.
-fn same(status: &Value, stored: &Value) -> bool {
-    let Some(fields) = status.as_object() else { return false };
-    fields.iter().all(|(field, value)| match stored.get(field) {
-        Some(stored) => stored == value,
-        None => value == &json!(0) || value == &json!([]),
-    })
 }
 
 /// `ReplicaFailure` while pods cannot be created or removed; other people's conditions stay.

@@ -63,7 +63,11 @@ impl Claim<'_> {
                 (true, false) if !deleting => {
                     actions.push(owners::release(self.collection.clone(), object, &self.owner.uid));
                 }
-                (false, true) if !deleting && pods::is_active(pod) => {
+                (false, true)
+                    if !deleting
+                        && pods::is_active(pod)
+                        && owners::controller_of(object.meta()).is_none() =>
+                {
                     actions.push(owners::adopt(self.collection.clone(), object, self.reference.clone()));
                     ours.push((object.clone(), pod.clone()));
                 }
