@@ -25,6 +25,18 @@ const MUTABLE: [&str; 7] = [
 ];
 const IMMUTABLE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
+/// The object with a volume for each claim template, as its pods have, which containers may mount.
+fn with_claims(object: &Value) -> Value {
+    let mut object = object.clone();
+    let names: Vec<String> =
+        object.items("/spec/volumeClaimTemplates").iter().map(|claim| claim.text("/metadata/name").to_owned()).collect();
+    let mut volumes = object.items("/spec/template/spec/volumes").to_vec();
+    volumes.retain(|volume| !names.iter().any(|name| volume.text("/name") == name));
+    volumes.extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})));
+    object.child("spec").child("template").child("spec").set("volumes", volumes);
+    object
+}
+
 impl Strategy for StatefulSets {
     fn default(&self, object: &mut Value) {
         let spec = object.child("spec");
@@ -72,7 +84,7 @@ impl Strategy for StatefulSets {
             errors.one_of(&path, value, &["Delete", "Retain"]);
         }
         workload::selector(&mut errors, object, "statefulset");
-        workload::running_template(&mut errors, object, "StatefulSet");
+        workload::running_template(&mut errors, &with_claims(object), "StatefulSet");
         errors.into_vec()
     }
 
@@ -117,5 +129,25 @@ impl Strategy for StatefulSets {
 
     fn set_scale(&self, object: &mut Value, replicas: i64) {
         workload::set_scale(object, replicas);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claim_templates_can_be_mounted() {
+        let container = json!({"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+        let mut set = json!({"metadata": {"name": "s"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}});
+        StatefulSets.default(&mut set);
+        let paths = |set: &Value| -> Vec<String> {
+            StatefulSets.validate_create(set).into_iter().map(|error| error.path).collect()
+        };
+        assert!(paths(&set).is_empty(), "{:?}", paths(&set));
+        set["spec"]["volumeClaimTemplates"] = json!([]);
+        assert_eq!(paths(&set), ["spec.template.spec.containers[0].volumeMounts[0].name"]);
     }
 }
