@@ -16,8 +16,8 @@ pub use node::NodeAuthorizer;
 pub use policy::bootstrap_objects;
 pub use rbac::Rbac;
 pub use seams::{
-    Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, NonResourceRule,
-    ResourceRule, UserRules, forbidden_detail, websocket_bearer,
+    AccessReviewer, Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision,
+    NonResourceRule, ResourceRule, UserRules, forbidden_detail, websocket_bearer,
 };
 pub use union::{Masters, Union};
 pub use user::User;

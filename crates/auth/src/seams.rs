@@ -125,6 +125,19 @@ pub trait Authorizer: Send + Sync {
     }
 }
 
+/// Judges requests, if need be by asking elsewhere. Every [`Authorizer`] is one.
+#[async_trait]
+pub trait AccessReviewer: Send + Sync {
+    async fn review(&self, attributes: &Attributes) -> Decision;
+}
+
+#[async_trait]
+impl<A: Authorizer> AccessReviewer for A {
+    async fn review(&self, attributes: &Attributes) -> Decision {
+        self.authorize(attributes)
+    }
+}
+
 /// The token in a WebSocket's `Sec-WebSocket-Protocol` header: `base64url.bearer.authorization.k8s.io.TOKEN`, for
 /// browsers, which cannot set `Authorization`. The header must offer another protocol, too.
 pub fn websocket_bearer(protocols: &str) -> Option<String> {

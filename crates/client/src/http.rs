@@ -7,6 +7,7 @@ mod resolve;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -31,10 +32,14 @@ const ANSWER_MAX: usize = 512 << 20;
 
 /// HTTPS to one API server. Follows no redirects.
 pub struct Http {
-    pool: Pool<Connector, Full<Bytes>>,
+    pool: ArcSwap<Pool<Connector, Full<Bytes>>>,
     connector: Connector,
     base: String,
     headers: HeaderMap,
+}
+
+fn pool(connector: &Connector) -> Pool<Connector, Full<Bytes>> {
+    Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector.clone())
 }
 
 /// An answer whose status is a success.
@@ -51,8 +56,14 @@ impl Http {
             bearer.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, bearer);
         }
-        let pool = Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector.clone());
+        let pool = ArcSwap::from_pointee(pool(&connector));
         Ok(Self { pool, connector, base: server.url.trim_end_matches('/').to_owned(), headers })
+    }
+
+    /// Later requests go over new connections, which show the client's newest certificate. What is under way ends on
+    /// its own.
+    pub fn reconnect(&self) {
+        self.pool.store(Arc::new(pool(&self.connector)));
     }
 
     /// Sends a request to a path (with query) of the server. Failures become the server's own `Status`.
@@ -75,8 +86,12 @@ impl Http {
         }
         let request =
             request.body(Full::new(body)).map_err(|error| Status::bad_request(error.to_string()))?;
-        let answer =
-            self.pool.request(request).await.map_err(|error| unreachable_server(&self.base, &error))?;
+        let answer = self
+            .pool
+            .load_full()
+            .request(request)
+            .await
+            .map_err(|error| unreachable_server(&self.base, &error))?;
         if answer.status().is_success() {
             return Ok(answer);
         }

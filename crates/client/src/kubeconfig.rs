@@ -147,6 +147,7 @@ fn server(
         url: cluster.server,
         certificate_authority: authority.unwrap_or_default(),
         client_certificate: certificate.zip(key),
+        client_identity: None,
         token,
         tls_server_name: cluster.tls_server_name,
         insecure_skip_tls_verify: cluster.insecure_skip_tls_verify,

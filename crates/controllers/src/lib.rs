@@ -2,6 +2,8 @@
 //!
 //! A folder per controller: its inputs and its judgement, a pure function. Acting is `reconcile`'s.
 
+pub mod certificates;
+pub mod cluster_dns;
 pub mod cluster_roles;
 pub mod cron_job;
 pub mod daemon_set;
@@ -30,6 +32,8 @@ pub mod ttl_after_finished;
 
 use std::sync::Arc;
 
+use auth::Authorizer;
+use auth::pki::Authority;
 use client::{Caches, Client};
 use env::{Env, Shutdown};
 use reconcile::{Controller, Executor, Recorder};
@@ -49,6 +53,10 @@ pub struct Config {
     pub node_ranges: node_ipam::NodeRanges,
     /// Signs the tokens of Secrets.
     pub tokens: Arc<dyn token_secrets::Signer>,
+    /// Signs certificate requests.
+    pub authority: Arc<Authority>,
+    /// Says whose certificate requests are approved.
+    pub authorizer: Arc<dyn Authorizer>,
 }
 
 /// All controllers, wired and not yet running.
@@ -129,6 +137,13 @@ impl Controllers {
             Arc::new(node_ipam::NodeIpam::new(caches, self.config.node_ranges.clone())),
             Arc::new(pod_gc::PodGarbage::new(caches)),
             Arc::new(cluster_roles::Aggregation::new(caches)),
+            Arc::new(cluster_dns::ClusterDns::new(caches)),
+            Arc::new(certificates::Certificates::new(
+                caches,
+                self.config.authority.clone(),
+                self.config.authorizer.clone(),
+                self.env.clone(),
+            )),
         ]
     }
 

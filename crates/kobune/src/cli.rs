@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use ipnet::IpNet;
 use store::StoreError;
 
 use crate::command;
+use crate::config::Cidrs;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Carries containers all the way: from bare machines to a working Kubernetes cluster, in one binary.
 #[derive(Parser)]
@@ -31,8 +31,11 @@ enum Command {
         after_help = "Examples:\n  kobune server\n  kobune server --config /etc/kobune/config.yaml\n  systemd-run --unit kobune kobune server"
     )]
     Server(command::up::ServerCommand),
-    /// Run a node as a service.
-    Agent(command::up::AgentCommand),
+    /// Join this machine to a cluster as a node and run as a service; pods keep running when it stops or is replaced.
+    #[command(
+        after_help = "Examples:\n  kobune agent --server https://10.1.1.140:6443 --token TOKEN\n  kobune agent --server https://10.1.1.140:6443 --token-file /etc/kobune/token --node-label disk=ssd\n\n`kobune token create` on the server prints a token. It is needed once: later starts use the node's certificate."
+    )]
+    Agent(command::agent::AgentCommand),
     /// A built-in client for those who have no kubectl.
     #[command(
         after_help = "Examples:\n  kobune kubectl get nodes\n  kobune kubectl run my-nginx --image=kobune.local/web:latest --replicas=2 --port=80\n  \
@@ -81,18 +84,21 @@ pub struct Common {
     /// Where the API server listens [default: 0.0.0.0:6443].
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub listen: Option<SocketAddr>,
-    /// The range of pod addresses [default: 10.42.0.0/16].
+    /// The range of pod addresses, or one per address family with a comma between [default: 10.42.0.0/16].
     #[arg(long, global = true, value_name = "CIDR")]
-    pub cluster_cidr: Option<IpNet>,
-    /// The range of Service addresses [default: 10.43.0.0/16].
+    pub cluster_cidr: Option<Cidrs>,
+    /// The range of Service addresses, or one per address family with a comma between [default: 10.43.0.0/16].
     #[arg(long, global = true, value_name = "CIDR")]
-    pub service_cidr: Option<IpNet>,
+    pub service_cidr: Option<Cidrs>,
     /// This node's name [default: the host name].
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, alias = "hostname-override", global = true, value_name = "NAME")]
     pub node_name: Option<String>,
     /// This node's address [default: the one of the default route].
     #[arg(long, global = true, value_name = "IP")]
     pub node_ip: Option<std::net::IpAddr>,
+    /// A label that the node registers with; may be repeated.
+    #[arg(long = "node-label", global = true, value_name = "KEY=VALUE")]
+    pub node_labels: Vec<String>,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter [default: warn].
     #[arg(long, global = true, value_name = "FILTER", env = "KOBUNE_LOG")]
     pub log: Option<String>,

@@ -6,6 +6,7 @@ mod command;
 mod config;
 mod control_plane;
 mod graph;
+mod join;
 mod node;
 mod progress;
 

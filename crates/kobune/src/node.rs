@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use auth::pki::{Identity, ServingIdentity, server_config};
-use auth::{Authentication, Union};
+use auth::pki::{CurrentIdentity, server_config};
+use auth::{AccessReviewer, Authenticator};
 use client::{Caches, Client};
 use containers::{Config as RuntimeConfig, EmbeddedRuntime};
 use env::Env;
@@ -32,10 +32,10 @@ const DNS_PORT: u16 = 53;
 pub struct Dependencies {
     pub client: Client,
     pub caches: Caches,
-    pub authentication: Arc<Authentication>,
-    pub authorizer: Arc<Union>,
+    pub authenticator: Arc<dyn Authenticator>,
+    pub authorizer: Arc<dyn AccessReviewer>,
     pub authority: CertificateDer<'static>,
-    pub serving: Identity,
+    pub serving: Arc<CurrentIdentity>,
 }
 
 /// The parts of a node, built and bound, doing nothing yet.
@@ -63,9 +63,9 @@ pub fn network_config(settings: &Settings) -> network::Config {
         bridge,
         device,
         table: settings.instance.clone(),
-        pod_cidrs: vec![settings.pod_cidr()],
-        cluster_cidrs: vec![settings.cluster_cidr],
-        service_cidrs: vec![settings.service_cidr],
+        pod_cidrs: settings.pod_cidrs.clone(),
+        cluster_cidrs: settings.cluster_cidrs.clone(),
+        service_cidrs: settings.service_cidrs.clone(),
         namespaces: Some(settings.data_dir.join("run/netns")),
         backend: settings.backend.clone(),
         // A machine without a network has no other nodes.
@@ -88,8 +88,8 @@ pub fn services_config(settings: &Settings) -> proxy::Config {
     proxy::Config {
         table: format!("{}-services", settings.instance),
         node: settings.node_name.clone(),
-        cluster_cidrs: vec![settings.cluster_cidr],
-        service_cidrs: vec![settings.service_cidr],
+        cluster_cidrs: settings.cluster_cidrs.clone(),
+        service_cidrs: settings.service_cidrs.clone(),
     }
 }
 
@@ -207,16 +207,16 @@ impl Node {
             cluster_dns: vec![settings.service_address(10)],
             cluster_domain: settings.cluster_domain.clone(),
             port,
+            labels: settings.node_labels.clone(),
             stop_mode,
             ..kubelet::Config::new(settings.node_name.clone())
         };
-        let serving = ServingIdentity::new(&dependencies.serving).map_err(|error| Failure::chain(&error))?;
-        let tls = server_config(serving, &[dependencies.authority.clone()])
+        let tls = server_config(dependencies.serving, &[dependencies.authority.clone()])
             .map_err(|error| Failure::chain(&error))?;
         let server = kubelet::ServerConfig {
             listener: self.listener,
             tls,
-            authenticator: dependencies.authentication,
+            authenticator: dependencies.authenticator,
             authorizer: dependencies.authorizer,
         };
         let given = kubelet::Dependencies {

@@ -33,7 +33,7 @@ use node::facts::NodeFacts;
 use node::pressure::Pressure;
 use pods::Pods;
 use pods::shared::Shared;
-pub use server::ServerConfig;
+pub use server::{DelegatedAuthenticator, DelegatedAuthorizer, ServerConfig};
 
 /// What the node reports as its version.
 pub const VERSION: &str = "v1.36.0+kobune";

@@ -346,6 +346,11 @@ impl Status {
     }
 
     /// Whether another write came first.
+    /// The server does not answer, or says that it cannot at the moment.
+    pub fn is_service_unavailable(&self) -> bool {
+        self.code == 503
+    }
+
     pub fn is_conflict(&self) -> bool {
         self.reason == "Conflict"
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use auth::pki::{Authority, Identity, Kubeconfig, KubeconfigUser, Profile, ServingIdentity, server_config};
+use auth::pki::{Authority, CurrentIdentity, Identity, Kubeconfig, KubeconfigUser, Profile, server_config};
 use client::Http;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -25,7 +25,7 @@ impl TestServer {
         let serving = authority.issue(&Profile::apiserver(names), &self.env).expect("the authority issues");
         let admin = authority.issue(&Profile::admin(), &self.env).expect("the authority issues");
         let authorities = [authority.certificate().clone()];
-        let identity = ServingIdentity::new(&serving).expect("the key is one of ours");
+        let identity = CurrentIdentity::new(&serving).expect("the key is one of ours");
         let tls = server_config(identity, &authorities).expect("the certificates are ours");
         let known =
             auth::X509Authenticator::new(&authorities, self.env.clone()).expect("the authority is ours");

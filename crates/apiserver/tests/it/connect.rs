@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use auth::pki::{Authority, Profile, ServingIdentity, client_config, server_config};
+use auth::pki::{Authority, CurrentIdentity, Profile, client_config, server_config};
 use bytes::Bytes;
 use client::Patch;
 use futures::{SinkExt, StreamExt, channel::mpsc};
@@ -58,14 +58,15 @@ async fn start(lines: Lines) -> TestServer {
     let authority = Authority::ephemeral("test", &env).unwrap();
     let authorities = [authority.certificate().clone()];
     let client = authority.issue(&Profile::kubelet_client(), &env).unwrap();
+    let client = CurrentIdentity::new(&client).unwrap();
     let serving = Profile::kubelet_serving("n1", &["127.0.0.1".parse().unwrap()]);
-    let serving = ServingIdentity::new(&authority.issue(&serving, &env).unwrap()).unwrap();
+    let serving = CurrentIdentity::new(&authority.issue(&serving, &env).unwrap()).unwrap();
     let mut tls = (*server_config(serving, &authorities).unwrap()).clone();
     tls.alpn_protocols.clear();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(kubelet(listener, TlsAcceptor::from(Arc::new(tls)), Some(lines)));
-    let trusted = Arc::new(client_config(&authorities, Some(&client)).unwrap());
+    let trusted = Arc::new(client_config(&authorities, Some(client)).unwrap());
     let test = TestServer::with_config(Arc::new(AllowAll), |config| config.kubelet_tls = Some(trusted)).await;
     let nodes = test.client().cluster::<Node>();
     nodes.create(&json!({"metadata": {"name": "n1"}})).await.unwrap();

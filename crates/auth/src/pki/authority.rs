@@ -49,6 +49,27 @@ impl Clone for Identity {
     }
 }
 
+/// A new key and the request for its certificate.
+pub struct SigningRequest {
+    /// PKCS #10 in PEM.
+    pub pem: String,
+    /// PKCS #8 in PEM. Nobody but the holder sees it.
+    pub key_pem: String,
+}
+
+impl SigningRequest {
+    /// A request for a certificate that says what `profile` says.
+    pub fn generate(profile: &Profile) -> Result<Self, PkiError> {
+        let key = KeyPair::generate().map_err(PkiError::certificate("generating a key"))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = distinguished_name(&profile.common_name, &profile.organizations);
+        params.subject_alt_names = alternative_names(&profile.names)?;
+        let request = params.serialize_request(&key).and_then(|request| request.pem());
+        let pem = request.map_err(PkiError::certificate("making a certificate request"))?;
+        Ok(Self { pem, key_pem: key.serialize_pem() })
+    }
+}
+
 /// What a signer grants to the sender of a certificate request.
 #[derive(Clone, Debug)]
 pub struct SigningPolicy {
@@ -62,6 +83,28 @@ impl SigningPolicy {
     pub fn of(purpose: Purpose, lifetime: Duration) -> Self {
         let (key_usages, extended_key_usages) = usages(purpose);
         Self { key_usages, extended_key_usages, lifetime }
+    }
+
+    /// The usages by their names in the API (`certificates.k8s.io/v1` `KeyUsage`); only those of TLS are known.
+    pub fn with_usages(names: &[String], lifetime: Duration) -> Self {
+        let has = |name: &str| names.iter().any(|own| own == name);
+        let key = [
+            (KeyUsagePurpose::DigitalSignature, "digital signature"),
+            (KeyUsagePurpose::KeyEncipherment, "key encipherment"),
+        ];
+        let extended = [
+            (ExtendedKeyUsagePurpose::ClientAuth, "client auth"),
+            (ExtendedKeyUsagePurpose::ServerAuth, "server auth"),
+        ];
+        Self {
+            key_usages: key.into_iter().filter(|(_, name)| has(name)).map(|(usage, _)| usage).collect(),
+            extended_key_usages: extended
+                .into_iter()
+                .filter(|(_, name)| has(name))
+                .map(|(usage, _)| usage)
+                .collect(),
+            lifetime,
+        }
     }
 }
 
@@ -121,16 +164,7 @@ impl Authority {
         params.distinguished_name = distinguished_name(&profile.common_name, &profile.organizations);
         (params.key_usages, params.extended_key_usages) = usages(profile.purpose);
         params.use_authority_key_identifier_extension = true;
-        for name in &profile.names {
-            params.subject_alt_names.push(match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => {
-                    let name =
-                        name.as_str().try_into().map_err(PkiError::certificate("a name of a server"))?;
-                    SanType::DnsName(name)
-                }
-            });
-        }
+        params.subject_alt_names = alternative_names(&profile.names)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(PkiError::certificate("signing"))?;
         let identity = Identity::from_pem(certificate.pem(), key.serialize_pem());
         identity.ok_or(PkiError::Certificate {
@@ -148,16 +182,13 @@ impl Authority {
         profile: &Profile,
         env: &Env,
     ) -> Result<Identity, PkiError> {
-        let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
-        if let (Some(pem), Some(key_pem)) = (read(&certificate)?, read(&key)?)
-            && let Some(identity) = Identity::from_pem(pem, key_pem)
+        if let Some(identity) = Identity::load(dir, name)?
             && self.fits(&identity, profile, env.now())
         {
             return Ok(identity);
         }
         let identity = self.issue(profile, env)?;
-        write_private(&key, identity.key_pem.as_bytes())?;
-        write_private(&certificate, identity.certificate_pem.as_bytes())?;
+        identity.store(dir, name)?;
         Ok(identity)
     }
 
@@ -200,6 +231,27 @@ impl Identity {
             CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<_, _>>().ok()?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).ok()?;
         (!certificates.is_empty()).then_some(Self { certificate_pem, key_pem, certificates, key })
+    }
+
+    /// The identity in `NAME.crt` and `NAME.key` under `dir`; `None` when one is missing or cannot be read.
+    pub fn load(dir: &Path, name: &str) -> Result<Option<Self>, PkiError> {
+        let certificate = read(&dir.join(format!("{name}.crt")))?;
+        let key = read(&dir.join(format!("{name}.key")))?;
+        Ok(certificate.zip(key).and_then(|(certificate, key)| Self::from_pem(certificate, key)))
+    }
+
+    /// Writes `NAME.key` and then `NAME.crt` under `dir`.
+    pub fn store(&self, dir: &Path, name: &str) -> Result<(), PkiError> {
+        write_private(&dir.join(format!("{name}.key")), self.key_pem.as_bytes())?;
+        write_private(&dir.join(format!("{name}.crt")), self.certificate_pem.as_bytes())
+    }
+
+    /// Whether the certificate says what `profile` says, has not expired, and is for this key.
+    pub fn is_valid(&self, profile: &Profile, now: Timestamp) -> bool {
+        let leaf = self.certificates.first().and_then(|der| X509Certificate::from_der(der).ok());
+        let Some((_, certificate)) = leaf else { return false };
+        let is_current = now.as_second() < certificate.validity().not_after.timestamp();
+        is_current && has_profile(&certificate, profile) && key_matches(&certificate, &self.key_pem)
     }
 
     /// When the certificate should be replaced: two thirds into its life. `None`: it cannot be read.
@@ -249,6 +301,14 @@ fn distinguished_name(common_name: &str, organizations: &[String]) -> Distinguis
     }
     name.push(DnType::CommonName, common_name);
     name
+}
+
+fn alternative_names(names: &[String]) -> Result<Vec<SanType>, PkiError> {
+    let sort = |name: &String| match name.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => name.as_str().try_into().map(SanType::DnsName),
+    };
+    names.iter().map(sort).collect::<Result<_, _>>().map_err(PkiError::certificate("a name of a server"))
 }
 
 fn usages(purpose: Purpose) -> (Vec<KeyUsagePurpose>, Vec<ExtendedKeyUsagePurpose>) {

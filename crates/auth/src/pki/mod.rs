@@ -6,13 +6,15 @@ mod authority;
 mod files;
 mod kubeconfig;
 mod profile;
+mod request;
 mod tls;
 
-pub use authority::{Authority, Identity, SigningPolicy};
-pub use files::write_private;
+pub use authority::{Authority, Identity, SigningPolicy, SigningRequest, public_key_hash};
+pub use files::{read, write_private};
 pub use kubeconfig::{Kubeconfig, KubeconfigUser};
 pub use profile::{Profile, Purpose, apiserver_names};
-pub use tls::{ServingIdentity, client_config, client_verifier, server_config};
+pub use request::CertificateRequest;
+pub use tls::{CurrentIdentity, client_config, client_verifier, server_config};
 
 use std::io;
 use std::path::PathBuf;

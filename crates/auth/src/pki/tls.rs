@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::RootCertStore;
-use rustls::client::ClientConfig;
+use rustls::client::{ClientConfig, ResolvesClientCert};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::CertificateDer;
 
 use super::{Identity, PkiError};
@@ -17,13 +17,13 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The certificate of a server, which can be replaced while the server runs.
+/// The certificate of a server or client, which can be replaced while connections are made with it.
 #[derive(Debug)]
-pub struct ServingIdentity {
+pub struct CurrentIdentity {
     current: ArcSwap<CertifiedKey>,
 }
 
-impl ServingIdentity {
+impl CurrentIdentity {
     pub fn new(identity: &Identity) -> Result<Arc<Self>, PkiError> {
         Ok(Arc::new(Self { current: ArcSwap::from_pointee(certified(identity)?) }))
     }
@@ -35,9 +35,19 @@ impl ServingIdentity {
     }
 }
 
-impl ResolvesServerCert for ServingIdentity {
+impl ResolvesServerCert for CurrentIdentity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
+    }
+}
+
+impl ResolvesClientCert for CurrentIdentity {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -68,7 +78,7 @@ pub fn client_verifier(
 /// A server for HTTP/2 and HTTP/1.1 that asks clients for a certificate of one of `client_authorities` (empty:
 /// does not ask).
 pub fn server_config(
-    identity: Arc<ServingIdentity>,
+    identity: Arc<CurrentIdentity>,
     client_authorities: &[CertificateDer<'static>],
 ) -> Result<Arc<ServerConfig>, PkiError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
@@ -85,15 +95,13 @@ pub fn server_config(
 /// protocols it speaks.
 pub fn client_config(
     authorities: &[CertificateDer<'static>],
-    identity: Option<&Identity>,
+    identity: Option<Arc<CurrentIdentity>>,
 ) -> Result<ClientConfig, PkiError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots(authorities)?);
     Ok(match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => {
-            builder.with_client_auth_cert(identity.certificates.clone(), identity.key.clone_key())?
-        }
+        Some(identity) => builder.with_client_cert_resolver(identity),
     })
 }
 
@@ -138,11 +146,14 @@ mod tests {
         let foreign = Authority::ephemeral("kubernetes", &env).unwrap();
         let names = crate::pki::apiserver_names(&["10.96.0.1".parse().unwrap()], "cluster.local", &[]);
         let serving = authority.issue(&Profile::apiserver(names), &env).unwrap();
-        let serving = ServingIdentity::new(&serving).unwrap();
+        let serving = CurrentIdentity::new(&serving).unwrap();
         let roots = [authority.certificate().clone()];
         let server = server_config(serving, &roots).unwrap();
         let admin = authority.issue(&Profile::admin(), &env).unwrap();
-        let client = |identity| client_config(&roots, identity).unwrap();
+        let client = |identity: Option<&Identity>| {
+            let identity = identity.map(|identity| CurrentIdentity::new(identity).unwrap());
+            client_config(&roots, identity).unwrap()
+        };
         for name in ["localhost", "127.0.0.1", "10.96.0.1", "kubernetes.default.svc"] {
             assert_eq!(shake_hands(server.clone(), client(Some(&admin)), name), Ok(1), "{name}");
         }

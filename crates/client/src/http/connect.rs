@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -30,6 +31,8 @@ pub struct Server {
     pub certificate_authority: String,
     /// PEM chain and key of the client.
     pub client_certificate: Option<(String, String)>,
+    /// The client's certificate where it changes while the client lives; goes before `client_certificate`.
+    pub client_identity: Option<Arc<dyn ResolvesClientCert>>,
     pub token: Option<String>,
     /// Checked in the server's certificate instead of the host of `url`.
     pub tls_server_name: Option<String>,
@@ -112,9 +115,10 @@ fn tls_config(server: &Server) -> Result<ClientConfig, HttpError> {
         }
         builder.with_root_certificates(roots)
     };
-    let mut config = match &server.client_certificate {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
+    let mut config = match (&server.client_identity, &server.client_certificate) {
+        (Some(identity), _) => builder.with_client_cert_resolver(identity.clone()),
+        (None, None) => builder.with_no_client_auth(),
+        (None, Some((chain, key))) => {
             let chain = certificates("the client certificate", chain)?;
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
                 .map_err(|error| HttpError::Pem { what: "the client key", cause: error.to_string() })?;

@@ -114,8 +114,8 @@ struct Projection {
     spec: Spec,
 }
 
-/// Only this part is decoded: Nodes are large and change often.
-fn node_ranges(node: &Object) -> Vec<IpNet> {
+/// The ranges that a node has. Only this part is decoded: Nodes are large and change often.
+pub fn node_ranges(node: &Object) -> Vec<IpNet> {
     serde_json::from_slice::<Projection>(node.stored()).unwrap_or_default().spec.pod_cidrs
 }
 
@@ -161,6 +161,11 @@ impl NodeRanges {
             .iter()
             .map(|(range, prefix)| 1u128 << (prefix.saturating_sub(range.prefix_len())).min(64));
         parts.min().unwrap_or(0)
+    }
+
+    /// What the node that is named `first` has.
+    pub fn first_parts(&self) -> Vec<IpNet> {
+        self.part(0)
     }
 
     /// The parts with that number.

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+pub mod agent;
 pub mod demo;
 pub mod doctor;
 pub mod image;

@@ -1,13 +1,15 @@
-//! `kobune up`, `server` and `agent`.
+//! `kobune up` and `server`.
 
 use std::num::NonZero;
 
 use clap::Args;
 use client::{Cache, Client, Patch, typed};
+use containers::EmbeddedRuntime;
 use env::Env;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kubelet::StopMode;
 use machinery::Key;
+use network::PodNetwork;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,16 +38,6 @@ pub struct ServerCommand {
     common: Common,
 }
 
-/// Run a node as a service.
-#[derive(Args)]
-pub struct AgentCommand {
-    #[command(flatten)]
-    common: Common,
-    /// The API server to join.
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
-}
-
 impl Up {
     pub fn run(self) -> Result<(), Failure> {
         start(&self.common, StopMode::StopPods, Some(self.demo))
@@ -58,23 +50,13 @@ impl ServerCommand {
     }
 }
 
-impl AgentCommand {
-    pub fn run(self) -> Result<(), Failure> {
-        let what = self.server.map_or_else(String::new, |server| format!(" {server}"));
-        Err(Failure::new(format!(
-            "joining a cluster{what} from another machine is not built yet; `kobune server` runs a node beside its \
-             control plane on this machine"
-        )))
-    }
-}
-
 /// A runtime for commands that only talk to a server.
 pub fn small_runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))
 }
 
-fn runtime(name: &str) -> Result<Runtime, Failure> {
+pub fn runtime(name: &str) -> Result<Runtime, Failure> {
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(1, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -88,17 +70,23 @@ fn runtime(name: &str) -> Result<Runtime, Failure> {
 fn start(common: &Common, stop_mode: StopMode, demo: Option<Demo>) -> Result<(), Failure> {
     let settings = Settings::load(common)?;
     start_logging(settings.log.as_deref())?;
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(
-            "this needs root: it makes namespaces, mounts and networks for containers; try again with sudo",
-        ));
-    }
+    require_root()?;
     // A busy API must not starve probes, so the node has threads of its own.
     let (control, node) = (runtime("kobune-api")?, runtime("kobune-node")?);
     let result = control.block_on(run(settings, stop_mode, demo, node.handle().clone()));
     node.shutdown_background();
     control.shutdown_background();
     result
+}
+
+/// Containers need what only root may do.
+pub fn require_root() -> Result<(), Failure> {
+    match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            "this needs root: it makes namespaces, mounts and networks for containers; try again with sudo",
+        )),
+    }
 }
 
 async fn run(
@@ -132,36 +120,45 @@ async fn run(
     progress.say("stopping");
     running.stop().await;
     if stop_mode == StopMode::StopPods {
-        let stopped = runtime.stop_all(true).await;
-        let removed = network.teardown().await;
-        let services = proxy::teardown(&crate::node::services_config(&settings).table);
-        let unmounted = linux::mount::unmount_inside(&settings.data_dir);
-        stopped.map_err(|error| Failure::chain(&error))?;
-        unmounted.map_err(|error| Failure::chain(&error))?;
-        removed.map_err(|error| Failure::chain(&error))?;
-        services.map_err(|error| Failure::chain(&error))?;
+        clear(&runtime, &network, &settings).await?;
     }
     progress.say("stopped");
     outcome
 }
 
+/// Stops the pods and takes away what they stood on.
+pub async fn clear(
+    runtime: &EmbeddedRuntime,
+    network: &PodNetwork,
+    settings: &Settings,
+) -> Result<(), Failure> {
+    let stopped = runtime.stop_all(true).await;
+    let removed = network.teardown().await;
+    let services = proxy::teardown(&crate::node::services_config(settings).table);
+    let unmounted = linux::mount::unmount_inside(&settings.data_dir);
+    stopped.map_err(|error| Failure::chain(&error))?;
+    unmounted.map_err(|error| Failure::chain(&error))?;
+    removed.map_err(|error| Failure::chain(&error))?;
+    services.map_err(|error| Failure::chain(&error))
+}
+
 fn register(
-    plane: ControlPlane,
+    mut plane: ControlPlane,
     node: Node,
     settings: &Settings,
     graph: &mut Graph,
     node_runtime: &tokio::runtime::Handle,
     stop_mode: StopMode,
 ) -> Result<client::Caches, Failure> {
-    let (_, serving) = plane.node_identities(&settings.node_name, &[settings.node_ip])?;
+    let serving = plane.kubelet_identity()?;
     let client = plane.client(auth::User::node(&settings.node_name));
-    let (authentication, authorizer) = (plane.authentication.clone(), plane.authorizer.clone());
+    let (authenticator, authorizer) = (plane.authentication.clone(), plane.authorizer.clone());
     let authority = plane.authority.certificate().clone();
     let gateway = plane.gateway();
     let control_runtime = tokio::runtime::Handle::current();
     let caches = plane.register(graph, &control_runtime);
     let dependencies =
-        Dependencies { client, caches: caches.clone(), authentication, authorizer, authority, serving };
+        Dependencies { client, caches: caches.clone(), authenticator, authorizer, authority, serving };
     node.register(graph, node_runtime, dependencies, stop_mode)?;
     gateway.register(graph, &control_runtime);
     Ok(caches)
@@ -193,7 +190,7 @@ async fn attend(
     std::future::pending().await
 }
 
-async fn node_ready(nodes: &Cache, name: &str) {
+pub async fn node_ready(nodes: &Cache, name: &str) {
     let mut events = nodes.subscribe();
     nodes.synced().await;
     let is_ready = || {

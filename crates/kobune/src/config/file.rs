@@ -1,12 +1,13 @@
 //! The configuration file. The fields are the flags, in camel case; `registries` and `backend` have no flag.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use images::Registries;
-use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::Cidrs;
 use crate::cli::Failure;
 
 #[derive(Debug, Default, Deserialize)]
@@ -16,13 +17,18 @@ pub struct File {
     pub kubeconfig: Option<PathBuf>,
     pub listen: Option<SocketAddr>,
     #[serde(rename = "clusterCIDR")]
-    pub cluster_cidr: Option<IpNet>,
+    pub cluster_cidr: Option<Cidrs>,
     #[serde(rename = "serviceCIDR")]
-    pub service_cidr: Option<IpNet>,
+    pub service_cidr: Option<Cidrs>,
     pub cluster_domain: Option<String>,
     pub node_name: Option<String>,
     #[serde(rename = "nodeIP")]
     pub node_ip: Option<IpAddr>,
+    pub node_labels: BTreeMap<String, String>,
+    /// Of `kobune agent`: the API server and the token (or its file) to join with.
+    pub server: Option<String>,
+    pub token: Option<String>,
+    pub token_file: Option<PathBuf>,
     pub registries: Registries,
     /// How packets reach other nodes' pods, as in flannel's `net-conf.json`: `{type: vxlan, directRouting: true}`.
     pub backend: network::Backend,

@@ -1,14 +1,18 @@
 //! The configuration file and the flags, merged and checked: [`Settings`].
 
+mod cidrs;
 mod file;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use controllers::node_ipam::NodeRanges;
 use images::Registries;
 use ipnet::IpNet;
 
 use crate::cli::{Common, Failure};
+pub use cidrs::Cidrs;
 use file::File;
 
 pub const DATA_DIR: &str = "/var/lib/kobune";
@@ -19,16 +23,32 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub kubeconfig: PathBuf,
     pub listen: SocketAddr,
-    pub cluster_cidr: IpNet,
-    pub service_cidr: IpNet,
+    /// At most one per address family, the primary one first.
+    pub cluster_cidrs: Vec<IpNet>,
+    pub service_cidrs: Vec<IpNet>,
+    /// The shares of `cluster_cidrs` that are this node's: beside the control plane the first ones, on other machines
+    /// what the node is assigned when it joins.
+    pub pod_cidrs: Vec<IpNet>,
     pub cluster_domain: String,
     pub node_name: String,
     pub node_ip: IpAddr,
+    pub node_labels: BTreeMap<String, String>,
     pub registries: Registries,
     pub backend: network::Backend,
+    pub join: Join,
     /// Names the bridge, the nftables table and the cgroup of this instance.
     pub instance: String,
     pub log: Option<String>,
+}
+
+/// With which cluster an agent joins.
+#[derive(Clone, Debug, Default)]
+pub struct Join {
+    /// `https://HOST:PORT`.
+    pub server: Option<String>,
+    pub token: Option<String>,
+    /// The file in which the token is.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -42,22 +62,27 @@ impl Settings {
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
         let kubeconfig =
             flags.kubeconfig.clone().or(file.kubeconfig).unwrap_or_else(|| data_dir.join("kubeconfig"));
+        let cluster_cidrs = ranges(&flags.cluster_cidr, file.cluster_cidr, [10, 42, 0, 0]);
         let settings = Self {
             kubeconfig,
             listen: flags.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 6443))),
-            cluster_cidr: flags.cluster_cidr.or(file.cluster_cidr).unwrap_or_else(|| cidr([10, 42, 0, 0])),
-            service_cidr: flags.service_cidr.or(file.service_cidr).unwrap_or_else(|| cidr([10, 43, 0, 0])),
+            pod_cidrs: Vec::new(),
+            cluster_cidrs,
+            service_cidrs: ranges(&flags.service_cidr, file.service_cidr, [10, 43, 0, 0]),
             cluster_domain: file.cluster_domain.unwrap_or_else(|| "cluster.local".to_owned()),
             node_name: flags.node_name.clone().or(file.node_name).map_or_else(host_name, Ok)?,
             node_ip: flags.node_ip.or(file.node_ip).unwrap_or_else(own_address),
+            node_labels: labels(&flags.node_labels, file.node_labels)?,
             registries: file.registries,
             backend: file.backend,
+            join: Join { server: file.server, token: file.token, token_file: file.token_file },
             instance: instance(&data_dir),
             log: flags.log.clone().or(file.log),
             data_dir,
         };
         settings.check()?;
-        Ok(settings)
+        let pod_cidrs = settings.node_ranges().first_parts();
+        Ok(Self { pod_cidrs, ..settings })
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -69,13 +94,16 @@ impl Settings {
                 format!("listen {}: nobody would find a random port; name one, e.g. 6443", self.listen);
             return Err(Failure::usage(text));
         }
-        let (cluster, service) = (self.cluster_cidr, self.service_cidr);
-        if cluster.contains(&service) || service.contains(&cluster) {
-            let text =
-                format!("clusterCIDR {cluster} and serviceCIDR {service} overlap; choose ranges apart");
-            return Err(Failure::usage(text));
+        for (cluster, service) in
+            self.cluster_cidrs.iter().flat_map(|c| self.service_cidrs.iter().map(move |s| (c, s)))
+        {
+            if cluster.contains(service) || service.contains(cluster) {
+                let text =
+                    format!("clusterCIDR {cluster} and serviceCIDR {service} overlap; choose ranges apart");
+                return Err(Failure::usage(text));
+            }
         }
-        if cluster.prefix_len() > 24 && cluster.addr().is_ipv4() {
+        if let Some(cluster) = self.cluster_cidrs.iter().find(|c| c.addr().is_ipv4() && c.prefix_len() > 24) {
             let text = format!("clusterCIDR {cluster} is too small: every node takes a /24 of it");
             return Err(Failure::usage(text));
         }
@@ -83,22 +111,26 @@ impl Settings {
             .map_err(|cause| Failure::usage(format!("nodeName {:?}: {cause}", self.node_name)))
     }
 
-    /// The range of this node's pods: the first /24 of the cluster's range.
-    pub fn pod_cidr(&self) -> IpNet {
-        let prefix = if self.cluster_cidr.addr().is_ipv4() { 24 } else { 64 };
-        let prefix = prefix.max(self.cluster_cidr.prefix_len());
-        IpNet::new(self.cluster_cidr.network(), prefix)
-            .expect("a prefix that is no shorter than the range's is valid")
+    /// How the cluster's ranges are shared out: a /24 or a /64 per node, the first to the node beside the control plane.
+    pub fn node_ranges(&self) -> NodeRanges {
+        let part = |range: &IpNet| {
+            let prefix = if range.addr().is_ipv4() { 24 } else { 64 };
+            (*range, range.prefix_len().max(prefix))
+        };
+        NodeRanges {
+            ranges: self.cluster_cidrs.iter().map(part).collect(),
+            first: Some(self.node_name.clone()),
+        }
     }
 
     /// The machine's own address in the pods' network: the first of this node's range.
     pub fn gateway(&self) -> IpAddr {
-        place_in(self.pod_cidr(), 1)
+        place_in(self.pod_cidrs[0], 1)
     }
 
     /// An address of the Service range by its place: 1 is the API server's, 10 the DNS server's.
     pub fn service_address(&self, place: u8) -> IpAddr {
-        place_in(self.service_cidr, place)
+        place_in(self.service_cidrs[0], place)
     }
 
     /// Where pods reach the API server: a server that listens on the loopback only listens on the gateway as well.
@@ -125,8 +157,27 @@ fn place_in(range: IpNet, place: u8) -> IpAddr {
     }
 }
 
-fn cidr(network: [u8; 4]) -> IpNet {
-    IpNet::new(network.into(), 16).expect("16 is a valid prefix length")
+/// Flag before file before a /16.
+fn ranges(flag: &Option<Cidrs>, file: Option<Cidrs>, network: [u8; 4]) -> Vec<IpNet> {
+    let fallback = || vec![IpNet::new(network.into(), 16).expect("16 is a valid prefix length")];
+    flag.clone().or(file).map_or_else(fallback, |given| given.0)
+}
+
+/// The labels of the file, with those of the flags laid over.
+fn labels(flags: &[String], file: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut labels = file;
+    for flag in flags {
+        let Some((key, value)) = flag.split_once('=') else {
+            return Err(Failure::usage(format!("--node-label {flag:?} is not of the form KEY=VALUE")));
+        };
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    for (key, value) in &labels {
+        let wrong = |cause| Failure::usage(format!("node label {key:?}: {cause}"));
+        machinery::selector::validate_label_key(key).map_err(wrong)?;
+        machinery::selector::validate_label_value(value).map_err(wrong)?;
+    }
+    Ok(labels)
 }
 
 /// The default data directory is the instance `kobune`; any other gets a name of its own, so that several
@@ -180,7 +231,7 @@ mod tests {
              registries:\n  localhost:5000:\n    plainHttp: true\nbackend: {Type: host-gw}\n",
         )
         .unwrap();
-        assert_eq!(settings.pod_cidr().to_string(), "10.9.0.0/24");
+        assert_eq!(settings.pod_cidrs[0].to_string(), "10.9.0.0/24");
         assert_eq!(settings.service_address(10).to_string(), "10.8.0.10");
         assert_eq!(settings.local_url(), "https://127.0.0.1:7443");
         assert!(settings.registries["localhost:5000"].plain_http);

@@ -1,17 +1,17 @@
 //! The control plane: store, API server, controllers and scheduler, wired.
 
 mod dns;
+mod renewal;
 mod tokens;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::{ClusterFacts, Facts, Server};
 use auth::pki::{
-    Authority, Identity, Kubeconfig, KubeconfigUser, PkiError, Profile, ServingIdentity, apiserver_names,
-    client_config, server_config,
+    Authority, CurrentIdentity, PkiError, Profile, apiserver_names, client_config, server_config,
 };
 use auth::token::{BootstrapAuthenticator, LateObjects, ServiceAccountTokens, SigningKey, TokenConfig};
 use auth::{Authentication, Masters, NodeAuthorizer, Rbac, Union, User, X509Authenticator};
@@ -24,6 +24,8 @@ use tokio::runtime::Handle;
 use crate::cli::Failure;
 use crate::config::Settings;
 use crate::graph::Graph;
+use crate::join::{self, ClusterParameters};
+use renewal::Renewal;
 
 /// How long a node may be silent before its pods are replaced (`--node-monitor-grace-period` upstream).
 const NODE_GRACE_PERIOD: Duration = Duration::from_secs(40);
@@ -37,13 +39,14 @@ pub const SYSTEM_USER: &str = "system:apiserver";
 /// The parts of the control plane, built and bound, doing nothing yet.
 pub struct ControlPlane {
     pub server: Server,
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     pub authentication: Arc<Authentication>,
     pub authorizer: Arc<Union>,
     settings: Settings,
     env: Env,
     listener: TcpListener,
     serving: Arc<rustls::ServerConfig>,
+    renewals: Vec<Renewal>,
     rbac: Arc<Rbac>,
     node_authorizer: Arc<NodeAuthorizer>,
     objects: Arc<LateObjects>,
@@ -79,18 +82,15 @@ impl ControlPlane {
         let store =
             store::open(&store_dir(settings), store::Options::default()).map_err(|e| Failure::store(&e))?;
         let dir = pki_dir(settings);
-        let authority = Authority::load_or_create(&dir, "ca", "kobune-ca", env).map_err(pki)?;
+        let authority = Arc::new(Authority::load_or_create(&dir, "ca", "kobune-ca", env).map_err(pki)?);
         let own =
             [settings.node_name.clone(), settings.node_ip.to_string(), settings.listen.ip().to_string()];
         let names = apiserver_names(&[settings.service_address(1)], &settings.cluster_domain, &own);
-        let identity =
-            authority.issue_file(&dir, "apiserver", &Profile::apiserver(names), env).map_err(pki)?;
-        let kubelet_client = authority
-            .issue_file(&dir, "apiserver-kubelet-client", &Profile::kubelet_client(), env)
-            .map_err(pki)?;
+        let issue = |name, profile| Renewal::issue(authority.clone(), &dir, name, profile, env).map_err(pki);
+        let identity = issue("apiserver", Profile::apiserver(names))?;
+        let kubelet_client = issue("apiserver-kubelet-client", Profile::kubelet_client())?;
         let trusted = [authority.certificate().clone()];
-        let serving = ServingIdentity::new(&identity).map_err(pki)?;
-        let serving = server_config(serving, &trusted).map_err(pki)?;
+        let serving = server_config(identity.current.clone(), &trusted).map_err(pki)?;
         let objects = Arc::new(LateObjects::default());
         let (authentication, tokens) = authentication(settings, &authority, &objects, env)?;
         let (rbac, node_authorizer) = (Arc::new(Rbac::default()), Arc::new(NodeAuthorizer::default()));
@@ -104,7 +104,9 @@ impl ControlPlane {
             authenticator: authentication.clone(),
             authorizer: authorizer.clone(),
             tokens: issuer.clone(),
-            kubelet_tls: Some(Arc::new(client_config(&trusted, Some(&kubelet_client)).map_err(pki)?)),
+            kubelet_tls: Some(Arc::new(
+                client_config(&trusted, Some(kubelet_client.current.clone())).map_err(pki)?,
+            )),
             dialer: Arc::new(apiserver::TcpDialer),
             facts: facts(settings),
         };
@@ -118,6 +120,7 @@ impl ControlPlane {
             env: env.clone(),
             listener,
             serving,
+            renewals: vec![identity, kubelet_client],
             rbac,
             node_authorizer,
             objects,
@@ -132,25 +135,19 @@ impl ControlPlane {
 
     /// Writes the administrator's kubeconfig.
     pub fn write_kubeconfig(&self) -> Result<(), Failure> {
-        let dir = pki_dir(&self.settings);
-        let admin = self.authority.issue_file(&dir, "admin", &Profile::admin(), &self.env).map_err(pki)?;
-        let kubeconfig = Kubeconfig {
-            server: &self.settings.local_url(),
-            authority_pem: self.authority.pem(),
-            cluster: "kobune",
-            user: "admin",
-            credentials: KubeconfigUser::Certificate(&admin),
-        };
-        kubeconfig.write(&self.settings.kubeconfig).map_err(pki)
+        renewal::write_kubeconfig(&self.authority, &self.settings, &self.env).map(drop).map_err(pki)
     }
 
-    /// The certificate by which a kubelet speaks to the API server, and the one that it serves with.
-    pub fn node_identities(&self, node: &str, addresses: &[IpAddr]) -> Result<(Identity, Identity), Failure> {
-        let dir = pki_dir(&self.settings);
-        let client = self.authority.issue_file(&dir, "node", &Profile::node(node), &self.env).map_err(pki)?;
-        let profile = Profile::kubelet_serving(node, addresses);
-        let serving = self.authority.issue_file(&dir, "kubelet", &profile, &self.env).map_err(pki)?;
-        Ok((client, serving))
+    /// The certificate that the kubelet beside the control plane serves with; it is renewed with the others.
+    pub fn kubelet_identity(&mut self) -> Result<Arc<CurrentIdentity>, Failure> {
+        let settings = &self.settings;
+        let profile = Profile::kubelet_serving(&settings.node_name, &[settings.node_ip]);
+        let renewal =
+            Renewal::issue(self.authority.clone(), &pki_dir(settings), "kubelet", profile, &self.env)
+                .map_err(pki)?;
+        let current = renewal.current.clone();
+        self.renewals.push(renewal);
+        Ok(current)
     }
 
     /// Adds the services of the control plane: `api`, `cluster` (what every cluster has is there), `controllers`,
@@ -168,14 +165,25 @@ impl ControlPlane {
             stop_caches.cancel();
             followed.map_err(|error| error.to_string())
         });
+        renewal::register(
+            graph,
+            on,
+            self.renewals,
+            (self.authority.clone(), self.settings.clone()),
+            &self.env,
+        );
         let (server, settings, rbac, nodes) =
             (self.server.clone(), self.settings.clone(), self.rbac, self.node_authorizer);
-        let (shared, admin) = (caches.clone(), client.clone());
+        let (shared, admin, authority_pem) =
+            (caches.clone(), client.clone(), self.authority.pem().to_owned());
         let admission = admission::Dependencies {
             client: client.clone(),
             env: self.env.clone(),
             authorizer: self.authorizer.clone(),
-            ranges: admission::Ranges { addresses: vec![self.settings.service_cidr], node_ports: NODE_PORTS },
+            ranges: admission::Ranges {
+                addresses: self.settings.service_cidrs.clone(),
+                node_ports: NODE_PORTS,
+            },
             protects_storage: true,
         };
         graph.add("cluster", &["api"], on, move |ready, shutdown| async move {
@@ -185,7 +193,10 @@ impl ControlPlane {
             let facts = cluster_facts(&settings);
             let written = async {
                 server.bootstrap(&facts).await?;
-                dns::ensure(&admin, settings.service_address(10), settings.gateway()).await
+                let dns = dns::ensure(&admin, settings.service_address(10));
+                let parameters = ClusterParameters::of(&settings);
+                let joining = join::objects::ensure(&admin, &authority_pem, &parameters);
+                tokio::try_join!(dns, joining).map(drop)
             };
             written.await.map_err(|status| status.to_string())?;
             rbac.synced().await;
@@ -197,10 +208,9 @@ impl ControlPlane {
             rows: rows(&self.server.table()),
             root_ca: self.authority.pem().to_owned(),
             node_grace_period: NODE_GRACE_PERIOD,
-            node_ranges: controllers::node_ipam::NodeRanges {
-                ranges: vec![(self.settings.cluster_cidr, self.settings.pod_cidr().prefix_len())],
-                first: Some(self.settings.node_name.clone()),
-            },
+            node_ranges: self.settings.node_ranges(),
+            authority: self.authority.clone(),
+            authorizer: self.authorizer.clone(),
             tokens: self.issuer,
         };
         let (server, env, shared) = (self.server.clone(), self.env.clone(), caches.clone());
@@ -286,7 +296,7 @@ fn facts(settings: &Settings) -> Facts {
 fn cluster_facts(settings: &Settings) -> ClusterFacts {
     ClusterFacts {
         service_addresses: vec![settings.service_address(1)],
-        service_ranges: vec![settings.service_cidr.to_string()],
+        service_ranges: settings.service_cidrs.iter().map(ToString::to_string).collect(),
         server_addresses: vec![settings.pods_api_address()],
         server_port: settings.listen.port(),
     }

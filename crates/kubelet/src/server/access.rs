@@ -46,10 +46,10 @@ impl Server {
                 return Err(Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized"));
             }
         };
-        self.authorize(user, request.method(), request.uri().path())
+        self.authorize(user, request.method(), request.uri().path()).await
     }
 
-    fn authorize(&self, user: User, method: &Method, path: &str) -> Result<(), Failure> {
+    async fn authorize(&self, user: User, method: &Method, path: &str) -> Result<(), Failure> {
         let mut last = String::new();
         for subresource in subresources(path) {
             let attributes = Attributes {
@@ -61,7 +61,7 @@ impl Server {
                 name: self.shared.node_name.clone(),
                 ..Attributes::default()
             };
-            if let Decision::Allow(_) = self.authorizer.authorize(&attributes) {
+            if let Decision::Allow(_) = self.authorizer.review(&attributes).await {
                 return Ok(());
             }
             last = format!(

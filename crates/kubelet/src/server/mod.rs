@@ -3,6 +3,7 @@
 //! Every request is authenticated and authorized as one on the node's object. There are no redirects.
 
 mod access;
+mod delegated;
 mod files;
 mod locate;
 mod metrics;
@@ -13,7 +14,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
-use auth::{Authenticator, Authorizer};
+use auth::{AccessReviewer, Authenticator};
 use bytes::Bytes;
 use env::Shutdown;
 use http::{Request, Response, StatusCode};
@@ -28,6 +29,8 @@ use tokio_util::task::TaskTracker;
 use crate::pods::Pods;
 use crate::pods::shared::Shared;
 
+pub use delegated::{DelegatedAuthenticator, DelegatedAuthorizer};
+
 /// A response's body.
 pub type Body = BoxBody<Bytes, io::Error>;
 
@@ -36,7 +39,7 @@ pub struct ServerConfig {
     pub listener: TcpListener,
     pub tls: Arc<rustls::ServerConfig>,
     pub authenticator: Arc<dyn Authenticator>,
-    pub authorizer: Arc<dyn Authorizer>,
+    pub authorizer: Arc<dyn AccessReviewer>,
 }
 
 /// The server of one node.
@@ -44,7 +47,7 @@ pub struct Server {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pods: Arc<Pods>,
     authenticator: Arc<dyn Authenticator>,
-    authorizer: Arc<dyn Authorizer>,
+    authorizer: Arc<dyn AccessReviewer>,
     samples: stats::Samples,
     tasks: TaskTracker,
     shutdown: Shutdown,

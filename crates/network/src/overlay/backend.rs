@@ -1,6 +1,6 @@
 //! How packets reach the pods of other nodes: the configuration, as flannel spells it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 const VNI: u32 = 1;
 const VNI_MAX: u32 = (1 << 24) - 1;
@@ -14,8 +14,8 @@ const UDP_OVERHEAD: u32 = 28;
 const IPV6_EXTRA: u32 = 20;
 
 /// How packets reach the pods of other nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Raw")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "Raw", into = "Raw")]
 pub enum Backend {
     /// In VXLAN frames (RFC 7348): works wherever nodes reach each other by UDP.
     Vxlan(Vxlan),
@@ -105,17 +105,34 @@ impl Vxlan {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Raw {
     #[serde(alias = "Type")]
     r#type: String,
     #[serde(alias = "VNI")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     vni: Option<u32>,
     #[serde(alias = "Port")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
     #[serde(alias = "DirectRouting")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     direct_routing: Option<bool>,
+}
+
+impl From<Backend> for Raw {
+    fn from(backend: Backend) -> Self {
+        let mut raw = Self { r#type: backend.name().to_owned(), ..Self::default() };
+        match backend {
+            Backend::Vxlan(Vxlan { vni, port, direct_routing }) => {
+                (raw.vni, raw.port, raw.direct_routing) = (Some(vni), Some(port), Some(direct_routing));
+            }
+            Backend::Udp(Udp { port }) => raw.port = Some(port),
+            Backend::HostGw | Backend::Alloc => {}
+        }
+        raw
+    }
 }
 
 impl TryFrom<Raw> for Backend {
