@@ -21,9 +21,9 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a cluster of one node on this machine and stay in the foreground; Ctrl-C stops it with its pods.
+    /// Start a cluster on this machine and stay in the foreground; Ctrl-C stops it with its pods.
     #[command(
-        after_help = "Examples:\n  kobune up\n  kobune up --demo\n  kobune up --data-dir /tmp/k --listen 127.0.0.1:7443"
+        after_help = "Examples:\n  kobune up\n  kobune up --demo\n  kobune up --nodes 5\n  kobune up --data-dir /tmp/k --listen 127.0.0.1:7443"
     )]
     Up(command::up::Up),
     /// Run the control plane and a node as a service; pods keep running when it stops or is replaced.

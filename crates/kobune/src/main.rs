@@ -8,6 +8,7 @@ mod control_plane;
 mod graph;
 mod join;
 mod node;
+mod notify;
 mod progress;
 
 #[global_allocator]

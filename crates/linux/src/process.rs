@@ -187,6 +187,15 @@ pub fn allow_huge_pages() -> Result<()> {
     rustix::thread::disable_transparent_huge_pages(false).context("allow huge pages")
 }
 
+/// Starts a program that is killed when the calling thread ends, however it ends.
+pub fn spawn_bound_to_thread(command: &mut std::process::Command) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    let die_with_parent =
+        || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(die_with_parent) }.spawn()
+}
+
 /// Files that this process makes lack these permission bits.
 pub fn set_file_mask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));

@@ -202,7 +202,7 @@ fn pod_routes(link: u32, address: IpNet, gateway: IpAddr) -> [Route; 3] {
     ]
 }
 
-type Rule = Vec<Expression>;
+pub(crate) type Rule = Vec<Expression>;
 
 /// The chains of the table with their rules.
 fn rules(config: &Config) -> Vec<(Chain, Vec<Rule>)> {
@@ -216,7 +216,7 @@ fn rules(config: &Config) -> Vec<(Chain, Vec<Rule>)> {
     // What leaves the cluster takes the machine's address; so does what the machine sends from its loopback
     // address, which a pod could not answer.
     let mut leaving: Vec<Rule> =
-        config.pod_cidrs.iter().map(|range| masquerade_rule(config, *range)).collect();
+        config.pod_cidrs.iter().map(|range| leaving_rule(*range, &config.cluster_cidrs)).collect();
     leaving.push([&to_bridge[..], &within(loopback, false, false), &masquerade].concat());
     // Loopback addresses are routable on the bridge for the sake of that; pods must not use it.
     let loopback_guard: Rule = [&from_bridge[..], &within(loopback, true, false), &drop].concat();
@@ -229,10 +229,11 @@ fn rules(config: &Config) -> Vec<(Chain, Vec<Rule>)> {
     ]
 }
 
-fn masquerade_rule(config: &Config, range: IpNet) -> Rule {
+/// What comes from `range` and goes outside of all of `cluster` takes the machine's address.
+pub(crate) fn leaving_rule(range: IpNet, cluster: &[IpNet]) -> Rule {
     let mut rule = within(range, false, false);
     let same_family = |other: &&IpNet| other.addr().is_ipv4() == range.addr().is_ipv4();
-    for cluster in config.cluster_cidrs.iter().filter(same_family) {
+    for cluster in cluster.iter().filter(same_family) {
         rule.extend(within(*cluster, true, true));
     }
     let multicast = match range {

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod kernel;
+pub mod machines;
 pub mod overlay;
 mod plan;
 mod pods;

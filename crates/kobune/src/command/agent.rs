@@ -19,6 +19,7 @@ use crate::config::Settings;
 use crate::graph::Graph;
 use crate::join::{Membership, agent_dir, certificates, rotation};
 use crate::node::{Dependencies, Node};
+use crate::notify;
 use crate::progress::Progress;
 
 /// Join this machine to a cluster as a node.
@@ -91,6 +92,7 @@ async fn run(mut settings: Settings, stop_mode: StopMode) -> Result<(), Failure>
             kubelet.await;
             node_ready(&nodes, &settings.node_name).await;
             progress.say(format_args!("node {} ready", settings.node_name));
+            notify::ready();
             std::future::pending().await
         } => Ok(()),
     };

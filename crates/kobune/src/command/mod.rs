@@ -4,6 +4,7 @@ pub mod agent;
 pub mod demo;
 pub mod doctor;
 pub mod image;
+pub mod nodes;
 pub mod reset;
 pub mod snapshot;
 pub mod token;

@@ -35,6 +35,7 @@ impl Reset {
         if !self.yes && !confirmed(&settings)? {
             return Err(Failure::new("nothing was removed"));
         }
+        super::nodes::reset(&settings)?;
         let runtime = super::up::small_runtime()?;
         runtime.block_on(reset(&settings))?;
         println!("removed {}", settings.data_dir.display());

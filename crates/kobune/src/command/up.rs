@@ -1,11 +1,13 @@
 //! `kobune up` and `server`.
 
+use std::net::Ipv4Addr;
 use std::num::NonZero;
 
 use clap::Args;
 use client::{Cache, Client, Patch, typed};
 use containers::EmbeddedRuntime;
 use env::Env;
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kubelet::StopMode;
 use machinery::Key;
@@ -20,13 +22,23 @@ use crate::config::Settings;
 use crate::control_plane::ControlPlane;
 use crate::graph::Graph;
 use crate::node::{Dependencies, Node};
+use crate::notify;
 use crate::progress::Progress;
 
-/// Start a cluster of one node and stay in the foreground.
+/// Where the nodes of `up --nodes` have their addresses.
+pub const NODES_CIDR: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 44, 0, 0), 24));
+
+/// Start a cluster on this machine and stay in the foreground.
 #[derive(Args)]
 pub struct Up {
     #[command(flatten)]
     common: Common,
+    /// How many nodes; each beyond the first is a network namespace with a process of its own.
+    #[arg(long, value_name = "N")]
+    nodes: Option<u16>,
+    /// The range of the nodes' own addresses under --nodes.
+    #[arg(long, value_name = "CIDR", default_value_t = NODES_CIDR, requires = "nodes")]
+    nodes_cidr: IpNet,
     #[command(flatten)]
     demo: Demo,
 }
@@ -40,7 +52,10 @@ pub struct ServerCommand {
 
 impl Up {
     pub fn run(self) -> Result<(), Failure> {
-        start(&self.common, StopMode::StopPods, Some(self.demo))
+        match self.nodes {
+            Some(count) => super::nodes::run(&self.common, count, self.nodes_cidr, self.demo),
+            None => start(&self.common, StopMode::StopPods, Some(self.demo)),
+        }
     }
 }
 
@@ -180,6 +195,7 @@ async fn attend(
     admin.cluster::<NodeObject>().patch(&settings.node_name, role).await.map_err(Failure::new)?;
     node_ready(nodes, &settings.node_name).await;
     progress.say(format_args!("node {} ready", settings.node_name));
+    notify::ready();
     progress.say(format_args!("kubeconfig: {}", settings.kubeconfig.display()));
     progress
         .say(format_args!("next: export KUBECONFIG={}; kubectl get nodes", settings.kubeconfig.display()));

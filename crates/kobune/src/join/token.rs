@@ -3,7 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
+use auth::pki::public_key_hash;
 use auth::token::BootstrapToken;
+use client::Client;
+use env::Env;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use machinery::Status;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::objects::NAMESPACE;
 
 const HASH_PREFIX: &str = "sha256:";
 const HASH_LENGTH: usize = 64;
@@ -14,6 +24,26 @@ pub struct JoinToken {
     pub bootstrap: BootstrapToken,
     /// `sha256:…`, as `auth::pki::public_key_hash` gives it.
     pub authority_hash: String,
+}
+
+impl JoinToken {
+    /// Makes a token that may be used until `lifetime` has passed, at the cluster of this authority (in PEM).
+    pub async fn create(
+        client: &Client,
+        authority_pem: &str,
+        env: &Env,
+        lifetime: SignedDuration,
+        description: &str,
+    ) -> Result<(Self, Timestamp), Status> {
+        let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes()).map_err(Status::internal)?;
+        let authority_hash = public_key_hash(&authority)
+            .ok_or_else(|| Status::internal("the cluster's authority cannot be read"))?;
+        let bootstrap = BootstrapToken::random(env);
+        let expiration = env.now().saturating_add(lifetime).map_err(Status::internal)?;
+        let secret = bootstrap.to_secret(Some(expiration), description, &[]);
+        client.namespaced::<Secret>(NAMESPACE).create(&secret).await?;
+        Ok((Self { bootstrap, authority_hash }, expiration))
+    }
 }
 
 impl fmt::Display for JoinToken {

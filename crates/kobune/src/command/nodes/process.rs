@@ -1,0 +1,167 @@
+//! The process of one node.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use linux::namespace::{Kind, enter};
+use tokio::net::UnixDatagram;
+use tokio::sync::oneshot;
+
+use super::machine::Machine;
+use crate::cli::Failure;
+use crate::node::this_executable;
+
+/// How long a node may take to stop its pods before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const SIGINT: i32 = 2;
+
+/// A running node.
+pub struct NodeProcess {
+    pub name: String,
+    pid: u32,
+    notified: UnixDatagram,
+    exit: oneshot::Receiver<std::io::Result<ExitStatus>>,
+    has_ended: bool,
+}
+
+fn failure(error: impl std::error::Error) -> Failure {
+    Failure::chain(&error)
+}
+
+impl NodeProcess {
+    /// Starts `kobune ARGUMENTS` as that machine. What it prints is printed with its name before it.
+    pub fn start(machine: &Machine, arguments: &[OsString]) -> Result<Self, Failure> {
+        let socket = machine.data_dir.join("notify");
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failure(error)),
+            _ => {}
+        }
+        let notified = UnixDatagram::bind(&socket).map_err(failure)?;
+        let mut command = command(machine, arguments)?;
+        command.env("NOTIFY_SOCKET", &socket);
+        let namespace = File::open(&machine.namespace).map_err(failure)?;
+        let (name, log) = (machine.name.clone(), machine.name.clone());
+        let (started, start) = std::sync::mpsc::channel();
+        let (exited, exit) = oneshot::channel();
+        // A namespace belongs to a thread, and the process dies with the thread that started it.
+        std::thread::spawn(move || {
+            let child = enter(namespace.as_fd(), Kind::Network)
+                .map_err(|error| std::io::Error::other(error.to_string()))
+                .and_then(|()| linux::process::spawn_bound_to_thread(&mut command));
+            match child {
+                Ok(child) => {
+                    // Whoever started this waits for the number.
+                    let _unheard = started.send(Ok(child.id()));
+                    let _nobody_waits = exited.send(attend(child, &log));
+                }
+                Err(error) => {
+                    let _unheard = started.send(Err(error));
+                }
+            }
+        });
+        let pid = start.recv().map_err(failure)?;
+        let pid = pid.map_err(|error| Failure::new(format!("{name} cannot be started: {error}")))?;
+        Ok(Self { name, pid, notified, exit, has_ended: false })
+    }
+
+    /// Waits until the node is ready; fails when it ends before.
+    pub async fn ready(&mut self) -> Result<(), Failure> {
+        let mut message = [0; 64];
+        tokio::select! {
+            length = self.notified.recv(&mut message) => match length {
+                Ok(length) if message[..length].starts_with(b"READY=1") => Ok(()),
+                Ok(_) => Err(Failure::new(format!("{} says something strange", self.name))),
+                Err(error) => Err(failure(error)),
+            },
+            exit = &mut self.exit => {
+                self.has_ended = true;
+                Err(self.unexpected(exit))
+            }
+        }
+    }
+
+    /// Waits until the node ends by itself, which it should not.
+    pub async fn ended(&mut self) -> Failure {
+        let exit = (&mut self.exit).await;
+        self.has_ended = true;
+        self.unexpected(exit)
+    }
+
+    fn unexpected(&self, exit: Result<std::io::Result<ExitStatus>, oneshot::error::RecvError>) -> Failure {
+        let how = match exit {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "nobody waited for it".to_owned(),
+        };
+        Failure::new(format!("{} ended: {how}", self.name))
+    }
+
+    /// Interrupts the node and waits for its end.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
+        if self.has_ended {
+            return Ok(());
+        }
+        let process = linux::process::open_pidfd(self.pid).map_err(failure)?;
+        linux::process::signal(process.as_fd(), SIGINT).map_err(failure)?;
+        self.has_ended = true;
+        match tokio::time::timeout(STOP_PATIENCE, &mut self.exit).await {
+            Ok(Ok(Ok(status))) if status.success() => Ok(()),
+            Ok(exit) => Err(self.unexpected(exit)),
+            Err(_) => {
+                linux::process::kill(self.pid).map_err(failure)?;
+                Err(Failure::new(format!(
+                    "{} did not stop within {STOP_PATIENCE:?} and was killed",
+                    self.name
+                )))
+            }
+        }
+    }
+}
+
+/// Runs `kobune ARGUMENTS` as that machine to its end.
+pub async fn finish(machine: &Machine, arguments: &[OsString]) -> Result<(), Failure> {
+    let mut command = Command::new(this_executable()?);
+    command.args(arguments).stdin(Stdio::null());
+    let mut run = move || command.status();
+    let status = match File::open(&machine.namespace) {
+        Ok(namespace) if linux::net::namespace::exists(&machine.namespace) => {
+            linux::net::namespace::within(&namespace, run).map_err(failure)?
+        }
+        _ => run(),
+    };
+    match status.map_err(failure)? {
+        status if status.success() => Ok(()),
+        status => Err(Failure::new(format!("{} was not removed: {status}", machine.name))),
+    }
+}
+
+fn command(machine: &Machine, arguments: &[OsString]) -> Result<Command, Failure> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(this_executable()?);
+    command.args(arguments);
+    command.arg("--data-dir").arg(&machine.data_dir).args(["--node-name", &machine.name]);
+    command.args(["--node-ip", &machine.address.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Ctrl-C is for the parent, which stops the nodes in order.
+    command.process_group(0);
+    Ok(command)
+}
+
+/// Passes on what the node prints until it ends.
+fn attend(mut child: Child, name: &str) -> std::io::Result<ExitStatus> {
+    let Some(output) = child.stderr.take() else { return child.wait() };
+    let name = name.to_owned();
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            eprintln!("{name} {line}");
+        }
+    });
+    let status = child.wait();
+    // Monitors hold the other end as well, so it is not waited for.
+    drop(reader);
+    status
+}
