@@ -15,6 +15,7 @@ mod crash;
 mod image;
 mod kube_crate;
 mod lifecycle;
+mod nodes;
 mod pods;
 mod registry;
 mod scale;

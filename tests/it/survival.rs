@@ -139,8 +139,8 @@ fn a_snapshot_brings_the_state_back() {
 fn tokens_are_made_listed_and_deleted() {
     let cluster = Cluster::start("server", &[], "");
     let token = cluster.kobune(&["token", "create", "--description", "for node 2"]);
-    let (id, secret) = token.trim().split_once('.').unwrap();
-    assert!(id.len() == 6 && secret.len() == 16, "{token}");
+    let [id, secret, hash] = token.trim().split('.').collect::<Vec<_>>().try_into().unwrap();
+    assert!(id.len() == 6 && secret.len() == 16 && hash.len() == 64, "{token}");
     let who = |token: &str| {
         let mut command = cluster.command("1.36", "kubectl");
         let server = format!("--server=https://127.0.0.1:{}", cluster.port);
@@ -148,14 +148,14 @@ fn tokens_are_made_listed_and_deleted() {
         let output = command.args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]).output();
         String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
     };
-    assert_eq!(who(token.trim()), format!("system:bootstrap:{id}"));
+    assert_eq!(who(&format!("{id}.{secret}")), format!("system:bootstrap:{id}"));
     let list = cluster.kobune(&["token", "list"]);
     assert!(list.contains(id) && list.contains("for node 2") && !list.contains(secret), "{list}");
     let made = cluster.kobune(&["token", "create", "--output", "json", "--ttl-hours", "1"]);
     let made: serde_json::Value = serde_json::from_str(&made).unwrap();
     assert!(made["token"].as_str().unwrap().contains('.') && made["expires"].is_string(), "{made}");
     cluster.kobune(&["token", "delete", id]);
-    assert_eq!(who(token.trim()), "");
+    assert_eq!(who(&format!("{id}.{secret}")), "");
     let list: serde_json::Value =
         serde_json::from_str(&cluster.kobune(&["token", "list", "--output", "json"])).unwrap();
     assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");

@@ -83,8 +83,11 @@ impl Walk<'_> {
         assert!(created.contains("replicationcontroller/my-nginx created"), "{created}");
         self.cluster.wait_for_pods("run=my-nginx", 2);
         let pods = self.kubectl(&["get", "pods", "-l", "run=my-nginx", "--no-headers"]);
-        assert_eq!(pods.lines().filter(|line| line.contains("1/1     Running   0")).count(), 2, "{pods}");
-        assert!(self.kubectl(&["get", "rc", "my-nginx"]).contains("my-nginx   2         2         2"));
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let running = |line: &&str| words(line)[1..4] == ["1/1", "Running", "0"];
+        assert_eq!(pods.lines().filter(running).count(), 2, "{pods}");
+        let controller = self.kubectl(&["get", "rc", "my-nginx", "--no-headers"]);
+        assert_eq!(words(&controller)[..4], ["my-nginx", "2", "2", "2"], "{controller}");
         self.kubectl(&["scale", "--replicas=20", "rc", "my-nginx"]);
         for (name, address) in self.cluster.wait_for_pods("run=my-nginx", 20) {
             assert_eq!(fetch(&format!("{address}:80")).unwrap(), "nginx answers", "{name}");

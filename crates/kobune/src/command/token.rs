@@ -1,6 +1,5 @@
 //! `kobune token`: tokens with which nodes join.
 
-use auth::token::BootstrapToken;
 use clap::{Args, Subcommand};
 use client::{Client, Http, Kubeconfig};
 use env::Env;
@@ -10,6 +9,7 @@ use serde_json::json;
 
 use crate::cli::{Common, Failure};
 use crate::config::Settings;
+use crate::join::JoinToken;
 
 /// Show or make tokens with which nodes join.
 #[derive(Args)]
@@ -55,7 +55,7 @@ impl Token {
             let client = admin(&settings)?;
             let result = match self.action {
                 Action::Create { ttl_hours, description, output } => {
-                    create(&client, ttl_hours, &description, output.is_some()).await
+                    return create(&settings, ttl_hours, &description, output.is_some()).await;
                 }
                 Action::List { output } => list(&client, output.is_some()).await,
                 Action::Delete { id } => delete(&client, &id).await,
@@ -72,6 +72,10 @@ pub fn admin(settings: &Settings) -> Result<Client, Failure> {
 
 /// The connection below [`admin`]; opened at the first request.
 pub fn connection(settings: &Settings) -> Result<Http, Failure> {
+    Http::new(&kubeconfig(settings)?.server).map_err(|error| Failure::chain(&error))
+}
+
+fn kubeconfig(settings: &Settings) -> Result<Kubeconfig, Failure> {
     let path = &settings.kubeconfig;
     if !path.exists() {
         return Err(Failure::new(format!(
@@ -79,17 +83,21 @@ pub fn connection(settings: &Settings) -> Result<Http, Failure> {
             path.display()
         )));
     }
-    let kubeconfig = Kubeconfig::load(path, None, "kobune").map_err(|error| Failure::chain(&error))?;
-    Http::new(&kubeconfig.server).map_err(|error| Failure::chain(&error))
+    Kubeconfig::load(path, None, "kobune").map_err(|error| Failure::chain(&error))
 }
 
-async fn create(client: &Client, ttl_hours: u32, description: &str, as_json: bool) -> Result<(), Status> {
-    let env = Env::system();
-    let token = BootstrapToken::random(&env);
+async fn create(
+    settings: &Settings,
+    ttl_hours: u32,
+    description: &str,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let kubeconfig = kubeconfig(settings)?;
+    let authority = &kubeconfig.server.certificate_authority;
+    let client = admin(settings)?;
     let lifetime = jiff::SignedDuration::from_hours(i64::from(ttl_hours));
-    let expiration = env.now().saturating_add(lifetime).map_err(Status::internal)?;
-    let secret = token.to_secret(Some(expiration), description, &[]);
-    client.namespaced::<Secret>("kube-system").create(&secret).await?;
+    let made = JoinToken::create(&client, authority, &Env::system(), lifetime, description).await;
+    let (token, expiration) = made.map_err(Failure::new)?;
     match as_json {
         true => println!("{}", json!({"token": token.to_string(), "expires": expiration.to_string()})),
         false => println!("{token}"),

@@ -199,6 +199,12 @@ async fn attend(
     progress.say(format_args!("kubeconfig: {}", settings.kubeconfig.display()));
     progress
         .say(format_args!("next: export KUBECONFIG={}; kubectl get nodes", settings.kubeconfig.display()));
+    if !settings.listen.ip().is_loopback() && demo.is_none() {
+        let address = std::net::SocketAddr::new(settings.pods_api_address(), settings.listen.port());
+        progress.say(format_args!(
+            "other machines join with: kobune agent --server https://{address} --token TOKEN (from: kobune token create)"
+        ));
+    }
     match demo {
         Some(demo) if demo.is_wanted() => demo.run(progress, settings).await?,
         _ => {}

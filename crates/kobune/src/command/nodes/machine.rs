@@ -30,7 +30,7 @@ pub struct Machines {
     gateway: IpAddr,
 }
 
-fn failure(error: impl std::error::Error) -> Failure {
+fn failure(error: impl std::error::Error + 'static) -> Failure {
     Failure::chain(&error)
 }
 

@@ -28,7 +28,7 @@ pub struct NodeProcess {
     has_ended: bool,
 }
 
-fn failure(error: impl std::error::Error) -> Failure {
+fn failure(error: impl std::error::Error + 'static) -> Failure {
     Failure::chain(&error)
 }
 
