@@ -1,8 +1,8 @@
-//! helm and the Python client library.
+//! helm, and the client libraries of Python and JavaScript.
 
 use std::process::Command;
 
-use crate::cluster::{Cluster, python_path};
+use crate::cluster::{Cluster, node_path, python_path};
 
 fn write_chart(folder: &std::path::Path) {
     std::fs::create_dir_all(folder.join("templates")).unwrap();
@@ -76,4 +76,39 @@ fn the_python_library_lists_watches_and_patches() {
     let mut python = Command::new("python3");
     python.args(["-c", SCRIPT]).env("PYTHONPATH", python_path()).env("KUBECONFIG", cluster.kubeconfig());
     assert_eq!(cluster.succeed(&mut python).trim(), "seen ADDED");
+}
+
+const JAVASCRIPT: &str = "
+import * as k8s from '@kubernetes/client-node';
+const config = new k8s.KubeConfig();
+config.loadFromDefault();
+const core = config.makeApiClient(k8s.CoreV1Api);
+const namespace = 'default';
+const list = await core.listNamespacedConfigMap({ namespace });
+const seen = new Promise((done, failed) => {
+  const at = { resourceVersion: list.metadata.resourceVersion };
+  const each = (type, object) => {
+    if (object.metadata.name === 'js' && type === 'MODIFIED') done(`${type} ${JSON.stringify(object.data)}`);
+  };
+  new k8s.Watch(config).watch(`/api/v1/namespaces/${namespace}/configmaps`, at, each, failed).catch(failed);
+});
+await core.createNamespacedConfigMap({ namespace, body: { metadata: { name: 'js' }, data: { a: '1' } } });
+const merge = k8s.setHeaderOptions('Content-Type', k8s.PatchStrategy.MergePatch);
+await core.patchNamespacedConfigMap({ name: 'js', namespace, body: { data: { b: '2' } } }, merge);
+console.log(await seen);
+const names = (await core.listNamespace()).items.map((item) => item.metadata.name);
+if (!names.includes('kube-system')) throw new Error(names.join());
+await core.deleteNamespacedConfigMap({ name: 'js', namespace });
+const missing = await core.readNamespacedConfigMap({ name: 'js', namespace }).catch((error) => error.code);
+console.log(missing);
+process.exit(0);
+";
+
+#[test]
+fn the_javascript_library_lists_watches_and_patches() {
+    let cluster = Cluster::up();
+    let mut node = Command::new("node");
+    node.args(["--input-type=module", "-e", JAVASCRIPT]).current_dir(node_path());
+    node.env("KUBECONFIG", cluster.kubeconfig());
+    assert_eq!(cluster.succeed(&mut node).trim(), "MODIFIED {\"a\":\"1\",\"b\":\"2\"}\n404");
 }

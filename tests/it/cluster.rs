@@ -38,6 +38,11 @@ pub fn python_path() -> PathBuf {
     clients().join("python")
 }
 
+/// The folder in which the JavaScript client library is.
+pub fn node_path() -> PathBuf {
+    clients().join("node")
+}
+
 impl Cluster {
     /// `kobune up`, ready to be used.
     pub fn up() -> Self {

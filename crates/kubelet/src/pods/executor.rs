@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use containers::{ContainerId, ContainerState, PodIdentity, RuntimeError, SandboxId};
+use containers::{ContainerId, ContainerState, PodIdentity, RuntimeError, SandboxId, SandboxStatus};
 use k8s_openapi::api::core::v1::{LifecycleHandler, Pod, ResourceRequirements};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use tokio::sync::mpsc;
@@ -57,6 +57,30 @@ impl Executor {
         let config = make::sandbox_config(&self.pod, attempt, &self.shared.settings);
         let made = self.shared.runtime.run_sandbox(&config).await;
         self.answer(Event::Sandbox(made.map(Box::new).map_err(|error| chain(&error)))).await;
+        if attempt > 0
+            && let Err(error) = self.remove_older_sandboxes(attempt).await
+        {
+            tracing::debug!(pod = %self.identity.name, %error, "dead sandboxes not removed");
+        }
+    }
+
+    /// Removes dead sandboxes from before an attempt in which no container is left, for instance because this program
+    /// was killed before it made one. Those with containers stay: the containers' logs and exit codes are of interest.
+    async fn remove_older_sandboxes(&self, attempt: u32) -> Result<(), RuntimeError> {
+        let runtime = &self.shared.runtime;
+        let containers = runtime.containers().await?;
+        let is_old = |sandbox: &SandboxStatus| {
+            sandbox.config.pod.uid == self.identity.uid
+                && sandbox.config.attempt < attempt
+                && !sandbox.ready
+                && !containers.iter().any(|container| container.sandbox == sandbox.id)
+        };
+        for sandbox in runtime.sandboxes().await?.into_iter().filter(is_old) {
+            // Half of it may have come up.
+            runtime.stop_sandbox(&sandbox.id).await?;
+            runtime.remove_sandbox(&sandbox.id).await?;
+        }
+        Ok(())
     }
 
     /// There is one runtime here, which is meant by a class whose handler is empty or its name.
