@@ -106,9 +106,11 @@ async fn talks_to_containers(client: Client, name: &str) {
     assert!(text.starts_with("kobune "), "{text}");
     let status = version.take_status().unwrap().await.unwrap();
     assert_eq!(status.status.as_deref(), Some("Success"));
-    let wrong =
-        pods.exec(name, ["/kobune", "--wrong"], &AttachParams::default()).await.unwrap().take_status();
-    let status = wrong.unwrap().await.unwrap();
+    let mut wrong = pods.exec(name, ["/kobune", "--wrong"], &AttachParams::default()).await.unwrap();
+    let mut text = String::new();
+    wrong.stderr().unwrap().read_to_string(&mut text).await.unwrap();
+    assert!(text.contains("--wrong"), "{text}");
+    let status = wrong.take_status().unwrap().await.unwrap();
     assert_eq!(status.reason.as_deref(), Some("NonZeroExitCode"), "{status:?}");
     let mut forward = pods.portforward(name, &[80]).await.unwrap();
     let mut stream = forward.take_stream(80).unwrap();

@@ -101,7 +101,7 @@ pub fn real_clients() -> Result<(), Failure> {
                 "--no-audit",
                 "--no-fund",
                 "--ignore-scripts",
-                "@kubernetes/client-node",
+                "@kubernetes/client-node@1",
             ])
             .arg("--prefix")
             .arg(clients.join("node")))?;

@@ -179,6 +179,24 @@ enum Command {
     Config(config::Config),
 }
 
+/// Lets every switch of the command and its subcommands be written as kubectl takes them: `--wait`, `--wait=true` and
+/// `--wait=false`.
+pub fn with_switch_values(command: clap::Command) -> clap::Command {
+    let switch = |arg: clap::Arg| match arg.get_action() {
+        clap::ArgAction::SetTrue => arg
+            .action(clap::ArgAction::Set)
+            .value_parser(clap::value_parser!(bool))
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .hide_default_value(true)
+            .hide_possible_values(true),
+        _ => arg,
+    };
+    command.mut_args(switch).mut_subcommands(with_switch_values)
+}
+
 impl Kubectl {
     /// Runs the command and prints a failure as kubectl does.
     pub fn main(self) -> ExitCode {

@@ -443,3 +443,22 @@ async fn apply_makes_changes_and_leaves_alone() {
     "#]]).await;
     std::fs::remove_dir_all(&folder).expect("the test's folder");
 }
+
+#[test]
+fn switches_may_be_written_with_a_value() {
+    use clap::Args;
+    let command = || crate::with_switch_values(crate::Kubectl::augment_args(clap::Command::new("kubectl")));
+    for (words, stdin, tty, rm) in [
+        ("kubectl run a --image=b -it --rm", true, true, true),
+        ("kubectl run a --image=b -it --rm=false", true, true, false),
+        ("kubectl run a --image=b --stdin=true", true, false, false),
+        ("kubectl run a --image=b -ti -- sh -c x", true, true, false),
+        ("kubectl run a --image=b", false, false, false),
+    ] {
+        let matches = command().try_get_matches_from(words.split(' ')).unwrap();
+        let run = matches.subcommand_matches("run").unwrap();
+        let found = (run.get_flag("stdin"), run.get_flag("tty"), run.get_flag("rm"));
+        assert_eq!(found, (stdin, tty, rm), "{words}");
+    }
+    assert!(command().try_get_matches_from(["kubectl", "get", "pods", "--watch=perhaps"]).is_err());
+}

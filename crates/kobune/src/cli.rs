@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use store::StoreError;
 
 use crate::command;
 use crate::config::Cidrs;
-use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Carries containers all the way: from bare machines to a working Kubernetes cluster, in one binary.
 #[derive(Parser)]
@@ -175,9 +175,16 @@ fn remedy(kind: ErrorKind) -> Option<&'static str> {
     }
 }
 
+/// The command line with all that is allowed on it.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("kubectl", ::cli::with_switch_values)
+}
+
 /// Runs the command line; returns the exit code.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match cli.command {
         Command::Kubectl(kubectl) => return kubectl.main(),
         Command::Up(up) => up.run(),
         Command::Server(server) => server.run(),
@@ -189,7 +196,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Web(web) => web.run(),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kobune", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut command(), "kobune", &mut std::io::stdout());
             Ok(())
         }
         Command::Version { output } => {

@@ -286,7 +286,7 @@ impl Status {
 
     /// 413.
     pub fn too_large(message: impl Into<String>) -> Self {
-        Self::failure(413, "RequestEntityTooLarge", message)
+        Self::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {}", message.into()))
     }
 
     /// 406: none of the client's `Accept` types can be produced.

@@ -31,6 +31,10 @@ pub async fn answer(
     let selectors =
         Selectors { labels: request.query.get("labelSelector"), fields: request.query.get("fieldSelector") };
     let call = core.authorize(caller, verb, &target, selectors)?;
+    if !fits(verb, &target) {
+        let text = "the server does not allow this method on the requested resource";
+        return Err(Status::failure(405, "MethodNotAllowed", text));
+    }
     if connect::is_connector(&target) {
         return connect::answer(core, &call, request).await;
     }
@@ -58,6 +62,15 @@ pub async fn answer(
     let mut response = act(core, &call, &request, body, &form).await?;
     add_warnings(&call, &mut response);
     Ok(response)
+}
+
+/// Whether the path is of the sort that the verb is for: an object, or a collection.
+fn fits(verb: &str, target: &Target) -> bool {
+    match verb {
+        "update" | "patch" => !target.name.is_empty(),
+        "create" => target.name.is_empty() || !target.subresource.is_empty(),
+        _ => true,
+    }
 }
 
 async fn act(

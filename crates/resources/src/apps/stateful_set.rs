@@ -28,11 +28,15 @@ const IMMUTABLE: &str = "updates to statefulset spec for fields other than 'repl
 /// The object with a volume for each claim template, as its pods have, which containers may mount.
 fn with_claims(object: &Value) -> Value {
     let mut object = object.clone();
-    let names: Vec<String> =
-        object.items("/spec/volumeClaimTemplates").iter().map(|claim| claim.text("/metadata/name").to_owned()).collect();
+    let names: Vec<String> = object
+        .items("/spec/volumeClaimTemplates")
+        .iter()
+        .map(|claim| claim.text("/metadata/name").to_owned())
+        .collect();
     let mut volumes = object.items("/spec/template/spec/volumes").to_vec();
     volumes.retain(|volume| !names.iter().any(|name| volume.text("/name") == name));
-    volumes.extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})));
+    volumes
+        .extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})));
     object.child("spec").child("template").child("spec").set("volumes", volumes);
     object
 }
@@ -138,7 +142,8 @@ mod tests {
 
     #[test]
     fn claim_templates_can_be_mounted() {
-        let container = json!({"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+        let container =
+            json!({"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
         let mut set = json!({"metadata": {"name": "s"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}},
             "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}});
