@@ -226,6 +226,9 @@ impl State {
             Some((address, pool.gateway()))
         });
         let addresses: Vec<_> = with_gateways.collect();
+        if addresses.is_empty() {
+            return Err(NetworkError::Config(format!("sandbox {} has no address", id.0)));
+        }
         let name = link_name(id);
         let connected = self
             .kernel

@@ -26,6 +26,8 @@ impl Inner {
             .filter(|sandbox| *sandbox.alive.borrow())
             .filter_map(|sandbox| {
                 let record = sandbox.record.lock();
+                // One that was not finished has no address that anybody was told; it is replaced, not connected.
+                record.complete.then_some(())?;
                 Some((sandbox.id.clone(), record.network_namespace.clone()?, record.addresses.clone()))
             })
             .collect();
