@@ -134,6 +134,16 @@ impl Kernel {
         remove(&mut self.route).map_err(doing(format!("cannot remove link {name}")))
     }
 
+    /// Pods speak through the gateway only, so that what is said about their packets holds. Where `br_netfilter` has
+    /// frames between ports judged as packets anyway, it also delivers them itself once a Service's address is
+    /// replaced: then ports must reach each other, and themselves.
+    fn guide(&mut self, port: u32) -> Result<(), NetlinkError> {
+        match sysctl::get("bridge/bridge-nf-call-iptables").as_deref() {
+            Some("1") => self.route.set_hairpin(port),
+            _ => self.route.set_isolated(port),
+        }
+    }
+
     /// Connects a pod's namespace. What is there of an earlier, unfinished attempt is replaced.
     pub fn connect(&mut self, netns: &Path, pod: &PodLink<'_>) -> Result<(), NetworkError> {
         let file =
@@ -157,8 +167,7 @@ impl Kernel {
         created.map_err(doing(format!("cannot connect network namespace {}", netns.display())))?;
         let port = self.route.link(pod.name).map_err(doing("cannot look up the pod's link"))?;
         if let Some(port) = port {
-            // Pods speak through the gateway only, so that what is said about their packets holds.
-            self.route.set_isolated(port.index).map_err(doing("cannot isolate the pod's link"))?;
+            self.guide(port.index).map_err(doing("cannot set up the pod's link"))?;
         }
         let inside = namespace::within(&file, || configure_pod(pod.addresses));
         inside.map_err(io(format!("cannot enter network namespace {}", netns.display())))?

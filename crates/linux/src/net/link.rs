@@ -21,6 +21,8 @@ const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+/// `IFLA_BRPORT_MODE`.
+const BRIDGE_PORT_HAIRPIN: u16 = 4;
 const BRIDGE_PORT_ISOLATED: u16 = 33;
 const VXLAN_ID: u16 = 1;
 const VXLAN_LINK: u16 = 3;
@@ -172,10 +174,19 @@ impl Socket {
 
     /// Keeps a port from reaching the bridge's other isolated ports directly.
     pub fn set_isolated(&mut self, port: u32) -> Result<(), NetlinkError> {
+        self.set_port(port, BRIDGE_PORT_ISOLATED)
+    }
+
+    /// Lets frames leave through the port that they came in by.
+    pub fn set_hairpin(&mut self, port: u32) -> Result<(), NetlinkError> {
+        self.set_port(port, BRIDGE_PORT_HAIRPIN)
+    }
+
+    fn set_port(&mut self, port: u32, flag: u16) -> Result<(), NetlinkError> {
         let mut request = Writer::new();
         request.message(SET_LINK, ACK, |message| {
             message.raw(&header(AF_BRIDGE, port, 0, 0));
-            message.nested(IFLA_PROTINFO, |info| info.u8(BRIDGE_PORT_ISOLATED, 1));
+            message.nested(IFLA_PROTINFO, |info| info.u8(flag, 1));
         });
         self.request(request)
     }
