@@ -181,8 +181,10 @@ pub fn create(directory: &Directory, state: &Loaded) -> Result<(), StoreError> {
 
 fn write_new(path: &Path, state: &Loaded) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
+    // What is not complete is not used, and `publish` makes all of it durable at once.
     connection.execute_batch(&format!(
-        "PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = OFF;
+        "PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA page_size = {PAGE};
+         PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = OFF;
          PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT};"
     ))?;
     let transaction = connection.transaction()?;
@@ -196,6 +198,7 @@ fn write_new(path: &Path, state: &Loaded) -> rusqlite::Result<()> {
         put_row(&transaction, id, entry)?;
     }
     transaction.commit()?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)
 }
 

@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::files::{read, write_private};
+use super::files::{read, write_private, write_replaceable};
 use super::{PkiError, Profile, Purpose};
 
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -188,7 +188,9 @@ impl Authority {
             return Ok(identity);
         }
         let identity = self.issue(profile, env)?;
-        identity.store(dir, name)?;
+        let file = |extension: &str| dir.join(format!("{name}.{extension}"));
+        write_replaceable(&file("key"), identity.key_pem.as_bytes())?;
+        write_replaceable(&file("crt"), identity.certificate_pem.as_bytes())?;
         Ok(identity)
     }
 

@@ -9,10 +9,19 @@ use super::PkiError;
 
 /// Writes a file that only its owner can read; it appears complete or not at all. Creates the directory.
 pub fn write_private(path: &Path, contents: &[u8]) -> Result<(), PkiError> {
-    write(path, contents).map_err(|source| PkiError::File { what: "writing", path: path.to_owned(), source })
+    write(path, contents, true).map_err(|source| failed(path, source))
 }
 
-fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+/// The same for what is made anew when it is lost: does not wait until it would survive a loss of power.
+pub fn write_replaceable(path: &Path, contents: &[u8]) -> Result<(), PkiError> {
+    write(path, contents, false).map_err(|source| failed(path, source))
+}
+
+fn failed(path: &Path, source: io::Error) -> PkiError {
+    PkiError::File { what: "writing", path: path.to_owned(), source }
+}
+
+fn write(path: &Path, contents: &[u8], durable: bool) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     let draft = draft_name(path);
@@ -23,6 +32,9 @@ fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(contents)?;
+    if !durable {
+        return fs::rename(&draft, path);
+    }
     file.sync_all()?;
     fs::rename(&draft, path)?;
     File::open(parent)?.sync_all()

@@ -5,7 +5,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Identity, PkiError, write_private};
+use super::files::write_replaceable;
+use super::{Identity, PkiError};
 
 /// How the user of a kubeconfig proves who it is.
 #[derive(Clone, Copy)]
@@ -50,7 +51,7 @@ impl Kubeconfig<'_> {
 
     /// Writes the file, readable only by its owner.
     pub fn write(&self, path: &Path) -> Result<(), PkiError> {
-        write_private(path, self.to_yaml().as_bytes())
+        write_replaceable(path, self.to_yaml().as_bytes())
     }
 }
 
