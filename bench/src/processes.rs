@@ -23,15 +23,20 @@ pub fn memory(pid: u32) -> Option<Memory> {
     Some(Memory { rss: field("Rss:")? * 1024, pss: field("Pss:")? * 1024 })
 }
 
-/// Seconds of CPU time that a process has used.
+/// Seconds of CPU time that a process has used, threads that have ended included.
 pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
-    // Of all threads, and in nanoseconds, where `stat` counts ticks of ten milliseconds.
-    let mut nanoseconds = 0;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        nanoseconds += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(nanoseconds as f64 / 1e9)
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    ticks(&text).map(|ticks| ticks as f64 / TICKS_PER_SECOND).ok_or_else(|| "/proc/PID/stat is short".into())
+}
+
+/// `USER_HZ`, the unit of times in `/proc`, is a hundred on every architecture that the program is built for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+fn ticks(stat: &str) -> Option<u64> {
+    // The second field is a name in parentheses, which may hold anything; user and system time are 14 and 15.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut times = rest.split(' ').skip(11);
+    Some(times.next()?.parse::<u64>().ok()? + times.next()?.parse::<u64>().ok()?)
 }
 
 /// Bytes that a process has caused to be written to storage.
@@ -59,4 +64,16 @@ pub fn others_of(program: &Path, main: u32) -> Result<Vec<u32>, Failure> {
 /// In another mount namespace the path looks different, but the file's name stays: it is unique to this run.
 fn same(exe: &Path, program: &Path) -> bool {
     exe.file_name().is_some() && exe.file_name() == program.file_name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_in_stat() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 50 60 0 0 20 0 6 0 1 2 3";
+        assert_eq!(ticks(stat), Some(110));
+        assert_eq!(ticks("7 (a) S 1"), None);
+    }
 }

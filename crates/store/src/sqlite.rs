@@ -183,9 +183,8 @@ fn write_new(path: &Path, state: &Loaded) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
     // What is not complete is not used, and `publish` makes all of it durable at once.
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA page_size = {PAGE};
-         PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = OFF;
-         PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT};"
+        "PRAGMA synchronous = OFF; PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL;
+         PRAGMA journal_mode = OFF; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT};"
     ))?;
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
