@@ -44,7 +44,7 @@ pub fn concurrent(space: &Space<'_>) {
     let both = wait_active(space, 2);
     let unfinished = jobs(space);
     assert!(both.iter().all(|job| unfinished.contains(job)), "{both:?} {unfinished:?}");
-    space.kubectl(&["delete", "cronjob", "cron"]);
+    space.delete("cronjob", "cron");
 }
 
 // conformance: [sig-apps] CronJob should not schedule new jobs when ForbidConcurrent [Slow]
@@ -55,7 +55,7 @@ pub fn forbids(space: &Space<'_>) {
     assert_eq!(jobs(space), only);
     let events = space.kubectl(&["get", "events", "--field-selector", "reason=JobAlreadyActive"]);
     assert!(events.contains("prior execution is running and concurrency policy is Forbid"), "{events}");
-    space.kubectl(&["delete", "cronjob", "cron"]);
+    space.delete("cronjob", "cron");
 }
 
 // conformance: [sig-apps] CronJob should replace jobs when ReplaceConcurrent
@@ -66,7 +66,7 @@ pub fn replaces(space: &Space<'_>) {
         active(cron).len() == 1 && active(cron) != first
     });
     space.wait_gone("job", &first[0]);
-    space.kubectl(&["delete", "cronjob", "cron"]);
+    space.delete("cronjob", "cron");
 }
 
 // conformance: [sig-apps] CronJob should not schedule jobs when suspended [Slow]
@@ -112,7 +112,7 @@ pub fn operations(space: &Space<'_>) {
     assert_eq!(updated["status"]["lastScheduleTime"], "2020-01-01T00:01:00Z");
     let read = space.raw(&format!("{}/cron/status", space.path(BATCH, "cronjobs")));
     assert_eq!(read["status"]["lastScheduleTime"], "2020-01-01T00:01:00Z");
-    space.kubectl(&["delete", "cronjob", "cron"]);
+    space.delete("cronjob", "cron");
     watch.next("deleted", |event| event["type"] == "DELETED");
     body["metadata"]["name"] = json!("another");
     space.make(&body);

@@ -49,10 +49,10 @@ pub fn simple(space: &Space<'_>) {
     space.make(&daemon_set("simple", json!({})));
     let pod = runs(space, "simple");
     assert_eq!(pod["spec"]["nodeName"], json!(node(space)));
-    space.kubectl(&["delete", "pod", &name(&pod)]);
+    space.delete("pod", &name(&pod));
     let revived = runs(space, "simple");
     assert_ne!(revived["metadata"]["uid"], pod["metadata"]["uid"]);
-    space.kubectl(&["delete", "ds", "simple"]);
+    space.delete("ds", "simple");
     space.until("the pods are gone", |space| space.list("pods", "daemonset-name=simple").is_empty());
 }
 
@@ -182,7 +182,7 @@ pub fn controller_revisions(space: &Space<'_>) {
         "metadata": {"name": "revised-other", "labels": labels, "ownerReferences": owner},
         "data": first["data"], "revision": 2}));
     space.until("there are two", |space| listed(space).len() == 2);
-    space.kubectl(&["delete", "controllerrevision", &name(&first)]);
+    space.delete("controllerrevision", &name(&first));
     space.until("there is one", |space| listed(space).len() == 1);
     let current = listed(space).remove(0);
     let label = name(&current);

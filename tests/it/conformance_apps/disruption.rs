@@ -44,7 +44,7 @@ pub fn create(space: &Space<'_>) {
     let patched = space.patch("pdb", "made", &json!({"spec": {"minAvailable": "3%"}}));
     assert_eq!(patched["spec"]["minAvailable"], "3%");
     processed(space, "made");
-    space.kubectl(&["delete", "pdb", "made"]);
+    space.delete("pdb", "made");
     assert!(space.find("pdb", "made").is_none());
 }
 
@@ -80,8 +80,8 @@ pub fn status(space: &Space<'_>) {
 
 // conformance: [sig-apps] DisruptionController Listing PodDisruptionBudgets for all namespaces should list and delete a collection of PodDisruptionBudgets
 pub fn collection(space: &Space<'_>) {
-    let other = format!("{}-other", space.namespace);
-    let elsewhere = Space::create(space.cluster, &other);
+    let other = space.elsewhere("elsewhere");
+    let elsewhere = Space::of(&other);
     for (space, name, label) in [(space, "one", "a"), (space, "two", "a"), (&elsewhere, "three", "a")] {
         let mut body = budget(name, json!({"minAvailable": 1}));
         body["metadata"]["labels"] = json!({"group": label});
@@ -93,14 +93,14 @@ pub fn collection(space: &Space<'_>) {
     let left = space.raw(&format!("/{POLICY}/poddisruptionbudgets?labelSelector=group%3Da"));
     let names: Vec<String> = left["items"].as_array().unwrap().iter().map(name).collect();
     assert_eq!(names, ["three"]);
-    elsewhere.remove();
+    space.raw_delete("/api/v1/namespaces/elsewhere");
 }
 
 fn evict(space: &Space<'_>, pod: &str) -> Result<(), String> {
     let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": space.namespace}});
     let path = format!("{}/{pod}/eviction", space.path("api/v1", "pods"));
-    let output = space.post_raw(&path, &body);
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    let (code, answer) = space.post_raw(&path, &body);
+    if code == 201 { Ok(()) } else { Err(format!("{code} {answer}")) }
 }
 
 // conformance: [sig-apps] DisruptionController should block an eviction until the PDB is updated to allow it
@@ -110,7 +110,10 @@ pub fn eviction(space: &Space<'_>) {
     pods(space, 3);
     space.wait("pdb", "guard", "counts the pods", |budget| budget["status"]["currentHealthy"] == 3);
     let refused = evict(space, "pod-0").unwrap_err();
-    assert!(refused.contains("violate the pod's disruption budget"), "{refused}");
+    assert!(
+        refused.starts_with("429") && refused.contains("violate the pod's disruption budget"),
+        "{refused}"
+    );
     space.patch("pdb", "guard", &json!({"spec": {"minAvailable": 2}}));
     processed(space, "guard");
     evict(space, "pod-0").unwrap();
@@ -118,7 +121,7 @@ pub fn eviction(space: &Space<'_>) {
     // Now the budget is used up.
     space.wait("pdb", "guard", "is used up", |budget| budget["status"]["disruptionsAllowed"] == 0);
     assert!(evict(space, "pod-1").is_err());
-    space.kubectl(&["delete", "pdb", "guard"]);
+    space.delete("pdb", "guard");
     evict(space, "pod-1").unwrap();
     space.wait_gone("pod", "pod-1");
 }

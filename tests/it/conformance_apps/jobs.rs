@@ -66,11 +66,9 @@ pub fn local_restarts(space: &Space<'_>) {
 pub fn adopts_and_releases(space: &Space<'_>) {
     let uid = text(&space.make(&job("Never", SLEEP, json!({})))["metadata"]["uid"]);
     let pod = name(&active(space, 2)[0]);
-    let orphan = json!([{"op": "remove", "path": "/metadata/ownerReferences"}]).to_string();
-    space.kubectl(&["patch", "pod", &pod, "--type=json", "-p", &orphan]);
+    space.patch_json("pod", &pod, &json!([{"op": "remove", "path": "/metadata/ownerReferences"}]));
     space.wait("pod", &pod, "is adopted again", |pod| controller(pod).as_deref() == Some(&*uid));
-    let bare = json!([{"op": "remove", "path": "/metadata/labels"}]).to_string();
-    space.kubectl(&["patch", "pod", &pod, "--type=json", "-p", &bare]);
+    space.patch_json("pod", &pod, &json!([{"op": "remove", "path": "/metadata/labels"}]));
     space.wait("pod", &pod, "is released", |pod| controller(pod).is_none());
     active(space, 2);
 }
@@ -166,8 +164,9 @@ pub fn ignores_disruption(space: &Space<'_>) {
         let index = text(&pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]);
         let marker = space.cluster.dir.path().join(space.namespace).join(index);
         space.until("the marker is there", |_| marker.exists());
-        let output = space.post_raw(&format!("{}/{name}/eviction", space.path("api/v1", "pods")), &eviction);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let path = format!("{}/{name}/eviction", space.path("api/v1", "pods"));
+        let (code, answer) = space.post_raw(&path, &eviction);
+        assert_eq!(code, 201, "{answer}");
     }
     let done = complete(space);
     assert_eq!((&done["status"]["succeeded"], &done["status"]["failed"]), (&json!(2), &Value::Null));

@@ -1,16 +1,16 @@
-//! A namespace of a cluster under test, and what tests do in it.
+//! What the behaviours of workloads do in their namespace, on top of [`crate::space`].
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+pub use crate::space::{BUSYBOX, IDLE as SLEEP};
 
 pub const WEB: &str = "kobune.local/web:latest";
-pub const BUSYBOX: &str = "test.local/busybox:1";
 /// An image that cannot be had.
 pub const MISSING: &str = "test.local/missing:1";
 /// How long anything may take that a test waits for; several behaviours share a small machine.
@@ -20,6 +20,36 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub struct Space<'a> {
     pub cluster: &'a Cluster,
     pub namespace: &'a str,
+    inner: &'a crate::space::Space<'a>,
+}
+
+/// Group, version and resource of what tests call a kind, and whether it is in a namespace.
+fn resource(kind: &str) -> (&'static str, &'static str, bool) {
+    match kind {
+        "pod" | "pods" | "Pod" => ("api/v1", "pods", true),
+        "node" => ("api/v1", "nodes", false),
+        "pv" | "PersistentVolume" => ("api/v1", "persistentvolumes", false),
+        "pvc" => ("api/v1", "persistentvolumeclaims", true),
+        "quota" | "ResourceQuota" => ("api/v1", "resourcequotas", true),
+        "rc" | "replicationcontrollers" | "ReplicationController" => {
+            ("api/v1", "replicationcontrollers", true)
+        }
+        "rs" | "replicasets" | "ReplicaSet" => ("apis/apps/v1", "replicasets", true),
+        "deploy" | "Deployment" => ("apis/apps/v1", "deployments", true),
+        "sts" | "StatefulSet" => ("apis/apps/v1", "statefulsets", true),
+        "ds" | "DaemonSet" => ("apis/apps/v1", "daemonsets", true),
+        "controllerrevision" | "controllerrevisions" | "ControllerRevision" => {
+            ("apis/apps/v1", "controllerrevisions", true)
+        }
+        "job" | "Job" => ("apis/batch/v1", "jobs", true),
+        "cronjob" | "cronjobs" | "CronJob" => ("apis/batch/v1", "cronjobs", true),
+        "pdb" | "PodDisruptionBudget" => ("apis/policy/v1", "poddisruptionbudgets", true),
+        other => panic!("no test uses {other}"),
+    }
+}
+
+fn encoded(selector: &str) -> String {
+    selector.replace('=', "%3D").replace(',', "%2C")
 }
 
 /// A container that serves its pod's name.
@@ -33,139 +63,124 @@ pub fn script(text: &str) -> Value {
     json!({"name": "c", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", text]})
 }
 
-/// A script that does nothing until it is told to end.
-pub const SLEEP: &str = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
-
 /// A pod template of one container with labels; its pods go at once.
 pub fn template(labels: &Value, container: Value) -> Value {
     json!({"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}})
 }
 
 impl<'a> Space<'a> {
-    pub fn create(cluster: &'a Cluster, namespace: &'a str) -> Self {
-        cluster.kubectl(&["create", "namespace", namespace]);
-        Self { cluster, namespace }
+    pub fn of(inner: &'a crate::space::Space<'a>) -> Self {
+        Self { cluster: inner.cluster, namespace: &inner.name, inner }
     }
 
-    /// Starts the removal of the namespace.
-    pub fn remove(&self) {
-        self.cluster.kubectl(&["delete", "namespace", self.namespace, "--wait=false"]);
+    /// Another namespace, which the caller removes.
+    pub fn elsewhere(&self, name: &str) -> crate::space::Space<'a> {
+        crate::space::Space::new(self.cluster, self.inner.rest, name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.cluster.command("1.36", "kubectl");
-        command.args(arguments);
-        if !arguments.contains(&"--raw") {
-            command.args(["-n", self.namespace]);
-        }
-        command
+    fn arguments<'b>(&'b self, arguments: &[&'b str]) -> Vec<&'b str> {
+        [&["-n", self.namespace], arguments].concat()
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> String {
-        self.cluster.succeed(self.command(arguments).stdin(Stdio::null()))
-    }
-
-    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).stdin(Stdio::null()).output().unwrap()
-    }
-
-    fn try_feed(&self, arguments: &[&str], body: &Value) -> Output {
-        let mut command = self.command(arguments);
-        command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(body.to_string().as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    fn feed(&self, arguments: &[&str], body: &Value) -> Value {
-        let output = self.try_feed(arguments, body);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}\n{body}\n{}", self.cluster.log());
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// Creates an object and returns what the server made of it.
-    pub fn make(&self, body: &Value) -> Value {
-        self.feed(&["create", "-o", "json"], body)
-    }
-
-    pub fn replace(&self, body: &Value) -> Value {
-        self.feed(&["replace", "-o", "json"], body)
-    }
-
-    pub fn replace_status(&self, body: &Value) -> Value {
-        self.feed(&["replace", "--subresource=status", "-o", "json"], body)
-    }
-
-    /// Changes an object and writes it back, again when someone else was faster.
-    pub fn update(&self, kind: &str, name: &str, subresource: &str, change: impl Fn(&mut Value)) -> Value {
-        let flag = format!("--subresource={subresource}");
-        let start = Instant::now();
-        loop {
-            let mut object = self.get(kind, name);
-            change(&mut object);
-            let mut arguments = vec!["replace", "-o", "json"];
-            if !subresource.is_empty() {
-                arguments.push(&flag);
-            }
-            let output = self.try_feed(&arguments, &object);
-            if output.status.success() {
-                return serde_json::from_slice(&output.stdout).unwrap();
-            }
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(errors.contains("Conflict") && start.elapsed() < PATIENCE, "{errors}\n{object}");
-        }
-    }
-
-    pub fn get(&self, kind: &str, name: &str) -> Value {
-        serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])).unwrap()
-    }
-
-    pub fn find(&self, kind: &str, name: &str) -> Option<Value> {
-        let text = self.kubectl(&["get", kind, name, "-o", "json", "--ignore-not-found"]);
-        (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
-    }
-
-    pub fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
-        let text = self.kubectl(&["get", kind, "-l", selector, "-o", "json"]);
-        let list: Value = serde_json::from_str(&text).unwrap();
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-
-    /// A strategic merge patch.
-    pub fn patch(&self, kind: &str, name: &str, patch: &Value) -> Value {
-        let text = self.kubectl(&["patch", kind, name, "-p", &patch.to_string(), "-o", "json"]);
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// A merge patch of a subresource.
-    pub fn patch_sub(&self, kind: &str, name: &str, subresource: &str, patch: &Value) -> Value {
-        let flag = format!("--subresource={subresource}");
-        let patch = patch.to_string();
-        let text = self.kubectl(&["patch", kind, name, &flag, "--type=merge", "-p", &patch, "-o", "json"]);
-        serde_json::from_str(&text).unwrap()
-    }
-
-    pub fn raw(&self, path: &str) -> Value {
-        serde_json::from_str(&self.kubectl(&["get", "--raw", path])).unwrap()
-    }
-
-    pub fn put_raw(&self, path: &str, body: &Value) -> Value {
-        self.feed(&["replace", "--raw", path], body)
-    }
-
-    pub fn post_raw(&self, path: &str, body: &Value) -> Output {
-        self.try_feed(&["create", "--raw", path], body)
-    }
-
-    /// Deletes a collection.
-    pub fn delete_collection(&self, path: &str, selector: &str) {
-        self.kubectl(&["delete", "--raw", &format!("{path}?labelSelector={}", selector.replace('=', "%3D"))]);
+        self.cluster.kubectl(&self.arguments(arguments))
     }
 
     /// The path of a namespaced collection, `apis/apps/v1` and `deployments`.
     pub fn path(&self, group: &str, resource: &str) -> String {
         format!("/{group}/namespaces/{}/{resource}", self.namespace)
+    }
+
+    fn collection(&self, kind: &str) -> String {
+        let (group, resource, namespaced) = resource(kind);
+        if namespaced { self.path(group, resource) } else { format!("/{group}/{resource}") }
+    }
+
+    fn object(&self, kind: &str, name: &str, subresource: &str) -> String {
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        format!("{}/{name}{slash}{subresource}", self.collection(kind))
+    }
+
+    /// Creates an object and returns what the server made of it.
+    pub fn make(&self, body: &Value) -> Value {
+        self.inner.rest.ok("POST", &self.collection(&text(&body["kind"])), Some(body))
+    }
+
+    /// Changes an object and writes it back, again when someone else was faster.
+    pub fn update(&self, kind: &str, name: &str, subresource: &str, change: impl Fn(&mut Value)) -> Value {
+        let start = Instant::now();
+        loop {
+            let mut object = self.get(kind, name);
+            change(&mut object);
+            let (code, answer) =
+                self.inner.rest.call("PUT", &self.object(kind, name, subresource), Some(&object));
+            if code == 200 {
+                return answer;
+            }
+            assert!(code == 409 && start.elapsed() < PATIENCE, "{code} {answer}\n{object}");
+        }
+    }
+
+    pub fn get(&self, kind: &str, name: &str) -> Value {
+        self.raw(&self.object(kind, name, ""))
+    }
+
+    pub fn find(&self, kind: &str, name: &str) -> Option<Value> {
+        let (code, object) = self.inner.rest.call("GET", &self.object(kind, name, ""), None);
+        assert!(matches!(code, 200 | 404), "{code} {object}");
+        (code == 200).then_some(object)
+    }
+
+    pub fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
+        let list = self.raw(&format!("{}?labelSelector={}", self.collection(kind), encoded(selector)));
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// A strategic merge patch.
+    pub fn patch(&self, kind: &str, name: &str, patch: &Value) -> Value {
+        let (code, object) = self.inner.rest.strategic(&self.object(kind, name, ""), patch);
+        assert_eq!(code, 200, "{object}");
+        object
+    }
+
+    /// A merge patch of a subresource.
+    pub fn patch_sub(&self, kind: &str, name: &str, subresource: &str, patch: &Value) -> Value {
+        self.inner.rest.ok("PATCH", &self.object(kind, name, subresource), Some(patch))
+    }
+
+    /// A JSON patch.
+    pub fn patch_json(&self, kind: &str, name: &str, patch: &Value) -> Value {
+        self.inner.rest.ok("PATCH", &self.object(kind, name, ""), Some(patch))
+    }
+
+    pub fn delete(&self, kind: &str, name: &str) {
+        self.inner.rest.ok("DELETE", &self.object(kind, name, ""), None);
+    }
+
+    pub fn raw(&self, path: &str) -> Value {
+        self.inner.rest.get(path)
+    }
+
+    pub fn raw_delete(&self, path: &str) {
+        self.inner.rest.ok("DELETE", path, None);
+    }
+
+    pub fn put_raw(&self, path: &str, body: &Value) -> Value {
+        self.inner.rest.ok("PUT", path, Some(body))
+    }
+
+    /// The answer to a POST.
+    pub fn post_raw(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.inner.rest.call("POST", path, Some(body))
+    }
+
+    /// Deletes a collection.
+    pub fn delete_collection(&self, path: &str, selector: &str) {
+        self.inner.rest.ok(
+            "DELETE",
+            &format!("{path}?propagationPolicy=Background&labelSelector={}", encoded(selector)),
+            None,
+        );
     }
 
     pub fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
@@ -183,7 +198,7 @@ impl<'a> Space<'a> {
     pub fn wait(&self, kind: &str, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut found = Value::Null;
         self.until(&format!("{kind} {name}: {what}"), |space| {
-            found = space.get(kind, name);
+            found = space.find(kind, name).unwrap_or_default();
             is_so(&found)
         });
         found
@@ -207,7 +222,8 @@ impl<'a> Space<'a> {
     pub fn watch(&self, path: &str) -> Watch {
         let revision = self.raw(path)["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
         let path = format!("{path}?watch=1&timeoutSeconds=600&resourceVersion={revision}");
-        let mut child = self.command(&["get", "--raw", &path]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = self.cluster.command("1.36", "kubectl");
+        let mut child = command.args(["get", "--raw", &path]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = channel();
         std::thread::spawn(move || {

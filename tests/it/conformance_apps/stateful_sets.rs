@@ -54,10 +54,11 @@ pub fn ordered_scaling(space: &Space<'_>) {
     mend_pod(space, "ss-0");
     space.wait_ready("name=ss", 3);
     assert_eq!(watch.names("ADDED", 3), ["ss-0", "ss-1", "ss-2"]);
-    break_pod(space, "ss-0");
+    let all = ["ss-0", "ss-1", "ss-2"];
+    all.iter().for_each(|pod| break_pod(space, pod));
     resize(space, "ss", 0);
     stays(space, "name=ss", 3);
-    mend_pod(space, "ss-0");
+    all.iter().for_each(|pod| mend_pod(space, pod));
     assert_eq!(watch.names("DELETED", 3), ["ss-2", "ss-1", "ss-0"]);
     space.wait("sts", "ss", "has no replicas", |set| set["status"]["replicas"] == 0);
 }
@@ -101,7 +102,7 @@ pub fn evicted(space: &Space<'_>) {
     let first = watch.next("the pod comes", |event| of_set(event) && event["type"] == "ADDED");
     watch.next("the pod fails", |event| of_set(event) && event["object"]["status"]["phase"] == "Failed");
     watch.next("the pod is removed", |event| of_set(event) && event["type"] == "DELETED");
-    space.kubectl(&["delete", "pod", "test-pod", "--wait=false"]);
+    space.delete("pod", "test-pod");
     let pods = space.wait_ready("name=ss", 1);
     assert_ne!(pods[0]["metadata"]["uid"], first["object"]["metadata"]["uid"]);
 }

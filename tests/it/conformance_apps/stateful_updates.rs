@@ -74,7 +74,8 @@ pub fn canary_and_phases(space: &Space<'_>) {
     space.until("the canary is there", |space| revisions(space) == canary);
     space.wait_ready("name=ss", 3);
     // Pods that are lost come back as they were.
-    space.kubectl(&["delete", "pod", "ss-0", "ss-2"]);
+    space.delete("pod", "ss-0");
+    space.delete("pod", "ss-2");
     space.wait_ready("name=ss", 3);
     assert_eq!(revisions(space), canary);
     // In phases.
@@ -103,13 +104,13 @@ pub fn claims_are_bound_and_kept(space: &Space<'_>) {
     space.make(&set);
     space.wait_ready("name=ss", 2);
     space.kubectl(&["exec", "ss-0", "--", "sh", "-c", "echo kept > /data/file"]);
-    space.kubectl(&["delete", "pod", "ss-0"]);
+    space.delete("pod", "ss-0");
     space.wait_ready("name=ss", 2);
     assert_eq!(space.kubectl(&["exec", "ss-0", "--", "cat", "/data/file"]).trim(), "kept");
     // A claim that is used stays until its pod is gone.
-    space.kubectl(&["delete", "pvc", "data-ss-1", "--wait=false"]);
+    space.delete("pvc", "data-ss-1");
     assert!(space.get("pvc", "data-ss-1")["metadata"]["deletionTimestamp"].is_string());
-    space.kubectl(&["delete", "sts", "ss"]);
+    space.delete("sts", "ss");
     space.wait_gone("pvc", "data-ss-1");
     assert_eq!(space.get("pvc", "data-ss-0")["status"]["phase"], "Bound");
     let released = |volume: &Value| volume["status"]["phase"] == "Released";
