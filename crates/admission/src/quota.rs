@@ -51,7 +51,7 @@ impl ResourceQuota {
         locked(&self.namespaces).entry(name.to_owned()).or_default().clone()
     }
 
-    /// What a quota's namespace uses of `delta`'s names, stored or on its way.
+    /// What the namespace uses of a quota through the resource of the request, stored or on its way.
     async fn used(&self, attributes: &Attributes<'_>, quota: &Quota) -> Result<Usage, Status> {
         let (group, resource) = (attributes.resource.group.as_str(), attributes.resource.resource.as_str());
         let stored = self.lookup.objects(group, resource, attributes.namespace).await?;

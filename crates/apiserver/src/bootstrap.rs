@@ -250,3 +250,42 @@ fn kubernetes_service(facts: &ClusterFacts) -> Vec<Value> {
     }));
     objects
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_administrators_added_to_a_default_role_stays() {
+        let rule = |verb: &str| json!({"apiGroups": [""], "resources": ["pods"], "verbs": [verb]});
+        let role = |rules: Vec<Value>| json!({"metadata": {"name": "a"}, "rules": rules});
+        let cases = [
+            // present, wanted, what it becomes
+            (vec![rule("get")], vec![rule("get")], vec![rule("get")]),
+            (vec![rule("own")], vec![rule("get")], vec![rule("own"), rule("get")]),
+            (vec![rule("get"), rule("own")], vec![rule("get")], vec![rule("get"), rule("own")]),
+            (vec![], vec![rule("get")], vec![rule("get")]),
+        ];
+        for (present, wanted, expected) in cases {
+            let present = role(present);
+            let becomes = extended(&present, role(wanted));
+            assert_eq!(becomes, role(expected.clone()), "{present}");
+            assert_eq!(contains(&present, &becomes), present["rules"] == json!(expected), "{present}");
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let present = json!({"metadata": {"name": "a", "uid": "1"}, "spec": {"ports": [{"port": 443, "protocol": "TCP"}]}});
+        let cases = [
+            (json!({"spec": {"ports": [{"port": 443}]}}), true),
+            (json!({"spec": {"ports": [{"port": 80}]}}), false),
+            (json!({"spec": {"ports": []}}), false),
+            (json!({"spec": {"other": null, "more": []}}), true),
+            (json!({"metadata": {"name": "b"}}), false),
+        ];
+        for (wanted, expected) in cases {
+            assert_eq!(contains(&present, &wanted), expected, "{wanted}");
+        }
+    }
+}

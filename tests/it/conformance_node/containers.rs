@@ -240,7 +240,7 @@ pub fn unprivileged(space: &Space<'_>) {
     assert!(said.contains("Operation not permitted"), "{said}");
 }
 
-// conformance: [sig-node] Security Context When creating containers with AllowPrivilegeEscalation should not allow privilege escalation when false [LinuxOnly] [NodeConformance]
+// conformance: [sig-node] Security Context when creating containers with AllowPrivilegeEscalation should not allow privilege escalation when false [LinuxOnly] [NodeConformance]
 pub fn no_new_privileges(space: &Space<'_>) {
     let own = json!({"runAsUser": 1000, "allowPrivilegeEscalation": false});
     let script = "grep NoNewPrivs /proc/self/status; id -u";
