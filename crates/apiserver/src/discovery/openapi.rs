@@ -17,12 +17,12 @@ pub(super) fn v2(core: &Core, request: &Incoming) -> Result<Response<Body>, Stat
     let rows = rows(&core.table.load());
     let api = Api { rows: &rows, custom: &BTreeMap::new(), version: &core.facts.version };
     let accept = request.header(header::ACCEPT);
-    let protobuf = openapi::V2_PROTOBUF.iter().find(|name| accept.contains(**name));
-    let answer = match protobuf {
-        Some(name) => with_etag(request, name, openapi::v2_protobuf(&api)),
-        None => with_etag(request, "application/json", openapi::v2_document(&api)),
-    };
-    Ok(answer)
+    let wants_protobuf = openapi::V2_PROTOBUF.iter().any(|name| accept.contains(*name));
+    Ok(match wants_protobuf {
+        // The other name, with an `@`, is no media type: Go refuses it in an answer.
+        true => with_etag(request, openapi::V2_PROTOBUF[0], openapi::v2_protobuf(&api)),
+        false => with_etag(request, "application/json", openapi::v2_document(&api)),
+    })
 }
 
 /// Where the documents of v3 are.

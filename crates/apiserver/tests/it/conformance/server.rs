@@ -195,12 +195,23 @@ async fn chunks_after_compaction(world: &World) {
     rest_of_pages(wire, second, limit, limit).await;
 }
 
+/// kubectl asks for OpenAPI v2 by a name that Go's parser of media types refuses in an answer.
+async fn openapi_has_a_media_type(wire: &Wire) {
+    for name in ["spec.v2@v1.0", "spec.v2.v1.0"] {
+        let accept = format!("application/com.github.proto-openapi.{name}+protobuf");
+        let (content_type, body) = wire.get_as("/openapi/v2", &accept).await.unwrap();
+        assert_eq!(content_type, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+        assert!(!body.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn what_a_client_learns_of_the_server() {
     let world = World::without_controllers().await;
     discovery(&world.admin).await;
     aggregated_discovery(&world.admin).await;
     version(&world.admin).await;
+    openapi_has_a_media_type(&world.admin).await;
     no_table_of_what_is_computed(&world.admin).await;
 }
 
