@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use auth::pki::Authority;
 use auth::token::{LateObjects, ServiceAccountTokens, SigningKey, TokenConfig};
-use auth::{Authentication, AuthenticationError, Authenticator, Credentials, Masters, Rbac, Union, User};
+use auth::{
+    Authentication, AuthenticationError, Authenticator, Authorizer, Credentials, Masters, Rbac, Union, User,
+};
 use client::{Caches, Target};
 use machinery::Status;
 use serde_json::{Value, json};
@@ -20,6 +23,7 @@ pub struct World {
     /// The administrator.
     pub admin: Wire,
     issuer: Arc<Issuer>,
+    authorizer: Arc<dyn Authorizer>,
     /// Signs with the same key, but lives years ago.
     stale: ServiceAccountTokens,
     _keys: tempfile::TempDir,
@@ -96,7 +100,7 @@ impl World {
         test.server.set_admission(Arc::new(admission::default_chain(admission::Dependencies {
             client: test.client(),
             env: test.env.clone(),
-            authorizer,
+            authorizer: authorizer.clone(),
             ranges: admission::Ranges {
                 addresses: vec!["10.96.0.0/16".parse().unwrap()],
                 node_ports: 30_000..=32_767,
@@ -113,7 +117,7 @@ impl World {
         rbac.synced().await;
         let https = test.https().await;
         let admin = Wire(https.admin());
-        Self { test, https, admin, issuer: signs.unwrap(), stale, _keys: keys }
+        Self { test, https, admin, issuer: signs.unwrap(), authorizer, stale, _keys: keys }
     }
 
     /// With the controllers as well.
@@ -124,6 +128,8 @@ impl World {
             root_ca: "-----BEGIN CERTIFICATE-----".to_owned(),
             node_grace_period: Duration::from_secs(40),
             tokens: world.issuer.clone(),
+            authority: Arc::new(Authority::ephemeral("test", &world.test.env).unwrap()),
+            authorizer: world.authorizer.clone(),
             node_ranges: controllers::node_ipam::NodeRanges { ranges: Vec::new(), first: None },
         };
         let caches = Caches::new(world.test.client(), world.test.shutdown().clone());
