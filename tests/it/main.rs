@@ -10,6 +10,7 @@ mod conformance_api;
 mod conformance_apps;
 mod conformance_cli;
 mod conformance_node;
+mod conformance_scheduling;
 mod conformance_storage;
 mod crash;
 mod image;

@@ -84,6 +84,7 @@ impl Server {
     pub async fn run(&self, shutdown: Shutdown) -> Result<(), StoreError> {
         let cache = &self.core.cache;
         let followed = tokio::select! {
+            biased;
             followed = cache.run(shutdown.clone()) => followed,
             compacted = self.compact_forever() => compacted,
         };

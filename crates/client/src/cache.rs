@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use env::Shutdown;
+use env::{Shutdown, Watermark};
 use futures::StreamExt;
 use machinery::{Key, Object, Status};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use crate::ordered::Ordered;
 use crate::{ListOptions, Resources, WatchEvent, WatchOptions};
@@ -56,7 +56,8 @@ struct Shared {
     state: RwLock<State>,
     indexes: Vec<(&'static str, IndexFunction)>,
     events: broadcast::Sender<CacheEvent>,
-    revision: watch::Sender<Option<u64>>,
+    /// One more than the newest revision seen; 0 before the first list.
+    seen: Watermark,
     stale: Mutex<Option<Status>>,
 }
 
@@ -97,7 +98,7 @@ impl Cache {
             state: RwLock::default(),
             indexes,
             events: broadcast::Sender::new(buffer),
-            revision: watch::Sender::new(None),
+            seen: Watermark::new(0),
             stale: Mutex::new(None),
         };
         Self { shared: Arc::new(shared) }
@@ -162,7 +163,7 @@ impl Cache {
         for object in items {
             self.insert(object);
         }
-        self.shared.revision.send_replace(Some(revision));
+        self.shared.seen.raise(revision + 1);
     }
 
     fn absorb(&self, event: WatchEvent) -> u64 {
@@ -179,7 +180,7 @@ impl Cache {
             }
             WatchEvent::Bookmark { revision, .. } => revision,
         };
-        self.shared.revision.send_replace(Some(revision));
+        self.shared.seen.raise(revision + 1);
         revision
     }
 
@@ -219,14 +220,12 @@ impl Cache {
     /// Waits until the cache has seen everything up to `revision`: the read-your-writes barrier. Returns only
     /// when an event or bookmark of at least that revision came, so ask only for writes to this collection.
     pub async fn reached(&self, revision: u64) {
-        let mut seen = self.shared.revision.subscribe();
-        // The sender lives as long as `self`.
-        let _closed = seen.wait_for(|seen| seen.is_some_and(|seen| seen >= revision)).await;
+        self.shared.seen.reached(revision + 1).await;
     }
 
     /// The newest revision seen; `None` before the first list.
     pub fn revision(&self) -> Option<u64> {
-        *self.shared.revision.borrow()
+        self.shared.seen.level().checked_sub(1)
     }
 
     /// Why the cache has no live watch at present, if so.

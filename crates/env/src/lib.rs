@@ -4,6 +4,8 @@
 //! on paused time under a seed and a failure is replayed by that seed. Timers are `tokio::time`'s, which the
 //! simulator pauses; the seeded wall clock follows them.
 
+mod watermark;
+
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 pub use jiff;
 /// Tells every task that holds a clone to stop. Cancelling a child leaves its parent running.
 pub use tokio_util::sync::CancellationToken as Shutdown;
+pub use watermark::Watermark;
 
 /// The letters and digits upstream uses in generated names: no vowels, so no words are formed.
 const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";

@@ -74,6 +74,7 @@ impl<K: Ord + Clone> Queue<K> {
             match due {
                 None => changed.await,
                 Some(due) => tokio::select! {
+                    biased;
                     () = changed => {}
                     () = tokio::time::sleep_until(due) => {}
                 },

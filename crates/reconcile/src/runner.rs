@@ -126,6 +126,7 @@ pub async fn run_queue<K>(
     let mut workers = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
             Some(finished) = workers.join_next(), if !workers.is_empty() => {
                 if let Err(error) = finished {

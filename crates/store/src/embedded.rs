@@ -127,6 +127,7 @@ async fn expire_leases(shared: Arc<Shared>, route: std::sync::Weak<Route>) {
             continue;
         };
         tokio::select! {
+            biased;
             () = changed => continue,
             () = tokio::time::sleep_until(deadline) => {}
         }

@@ -38,8 +38,26 @@ impl TestServer {
 
     /// Starts a server whose configuration is changed by `adjust`.
     pub async fn with_config(authorizer: Arc<dyn Authorizer>, adjust: impl FnOnce(&mut Config)) -> Self {
-        let env = Env::system();
+        Self::build(Env::system(), store::memory(store::Options::default()), authorizer, adjust).await
+    }
+
+    /// Starts a server in a world of its own, without a real clock or randomness.
+    pub async fn in_world(env: Env) -> Self {
         let store = store::memory(store::Options::default());
+        Self::build(env, store, Arc::new(AllowAll), |_| {}).await
+    }
+
+    /// Starts another server, which allows everything, on the store of this one, which should be shut down.
+    pub async fn again(&self) -> Self {
+        Self::build(self.env.clone(), self.store.clone(), Arc::new(AllowAll), |_| {}).await
+    }
+
+    async fn build(
+        env: Env,
+        store: Arc<dyn store::Store>,
+        authorizer: Arc<dyn Authorizer>,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let users = Arc::new(Users::default());
         let table = resources::builtin_table();
         let mut config = Config::new(env.clone(), store.clone(), table, users.clone(), authorizer);

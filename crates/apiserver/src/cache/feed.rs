@@ -86,7 +86,7 @@ impl Cache {
             }
         }
         if let Some(last) = events.last() {
-            self.applied.send_modify(|applied| *applied = last.revision.max(*applied));
+            self.applied.raise(last.revision);
         }
     }
 
@@ -96,7 +96,7 @@ impl Cache {
         for collection in self.collections.load().values() {
             collection.reload(self.store.range(&collection.prefix, "", None, 0).await?);
         }
-        self.applied.send_modify(|applied| *applied = revision.max(*applied));
+        self.applied.raise(revision);
         Ok(())
     }
 

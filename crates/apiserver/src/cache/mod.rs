@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use env::Watermark;
 use machinery::Status;
 use machinery::status::{Cause, Details};
 use parking_lot::Mutex;
 use resources::Table;
 use store::{Store, StoreError};
-use tokio::sync::watch;
 
 pub use change::{Change, Delivery, Encoding, Entry, EventKind};
 pub use collection::Collection;
@@ -38,7 +38,7 @@ pub struct Cache {
     /// By storage prefix. No prefix is the beginning of another.
     collections: ArcSwap<BTreeMap<String, Arc<Collection>>>,
     /// Every change up to this revision is in the collections and on its way to the watchers.
-    applied: watch::Sender<u64>,
+    applied: Watermark,
     /// Lists of revisions before this one are over, whether or not anything changed since.
     compacted: AtomicU64,
     feed: Mutex<feed::Feed>,
@@ -53,7 +53,7 @@ impl Cache {
         let cache = Self {
             store,
             collections: ArcSwap::default(),
-            applied: watch::Sender::new(revision),
+            applied: Watermark::new(revision),
             compacted: AtomicU64::new(0),
             feed: Mutex::default(),
             loading: tokio::sync::Mutex::new(()),
@@ -91,7 +91,7 @@ impl Cache {
 
     /// The revision up to which changes have been taken in.
     pub fn applied(&self) -> u64 {
-        *self.applied.borrow()
+        self.applied.level()
     }
 
     /// Fails for a revision whose history was forgotten.
@@ -115,13 +115,8 @@ impl Cache {
         if self.applied() >= revision {
             return Ok(());
         }
-        let mut applied = self.applied.subscribe();
-        let reached = tokio::time::timeout(WAIT_MAX, applied.wait_for(|applied| *applied >= revision)).await;
-        match reached {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_closed)) => Err(Status::service_unavailable("the server is shutting down")),
-            Err(_elapsed) => Err(too_large(revision, self.applied())),
-        }
+        let reached = tokio::time::timeout(WAIT_MAX, self.applied.reached(revision)).await;
+        reached.map_err(|_elapsed| too_large(revision, self.applied()))
     }
 
     /// How many objects each collection holds, by prefix.

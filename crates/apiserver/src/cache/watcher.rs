@@ -112,6 +112,9 @@ impl WatchSource {
                 return Some(Item::Bookmark { revision, initial_events_end: false });
             }
             tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return None,
+                () = tokio::time::sleep_until(self.deadline) => return None,
                 message = self.receiver.recv() => {
                     let (kind, delivery) = message?;
                     return Some(self.note(Item::Change(kind, delivery)));
@@ -120,8 +123,6 @@ impl WatchSource {
                     self.next_bookmark += BOOKMARK_EVERY;
                     self.due = Some(self.cache.applied());
                 }
-                () = tokio::time::sleep_until(self.deadline) => return None,
-                () = self.shutdown.cancelled() => return None,
             }
         }
     }

@@ -41,6 +41,9 @@ pub struct Up {
     nodes_cidr: IpNet,
     #[command(flatten)]
     demo: Demo,
+    /// Also start so many nodes that only pretend, to try or measure a large cluster: pods on them never really run.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "nodes")]
+    fake_nodes: usize,
 }
 
 /// Run the control plane and a node as a service.
@@ -54,14 +57,14 @@ impl Up {
     pub fn run(self) -> Result<(), Failure> {
         match self.nodes {
             Some(count) => super::nodes::run(&self.common, count, self.nodes_cidr, self.demo),
-            None => start(&self.common, StopMode::StopPods, Some(self.demo)),
+            None => start(&self.common, StopMode::StopPods, Some(self.demo), self.fake_nodes),
         }
     }
 }
 
 impl ServerCommand {
     pub fn run(self) -> Result<(), Failure> {
-        start(&self.common, StopMode::LeavePods, None)
+        start(&self.common, StopMode::LeavePods, None, 0)
     }
 }
 
@@ -82,13 +85,13 @@ pub fn runtime(name: &str) -> Result<Runtime, Failure> {
     runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))
 }
 
-fn start(common: &Common, stop_mode: StopMode, demo: Option<Demo>) -> Result<(), Failure> {
+fn start(common: &Common, stop_mode: StopMode, demo: Option<Demo>, fake_nodes: usize) -> Result<(), Failure> {
     let settings = Settings::load(common)?;
     start_logging(settings.log.as_deref())?;
     require_root()?;
     // A busy API must not starve probes, so the node has threads of its own.
     let (control, node) = (runtime("kobune-api")?, runtime("kobune-node")?);
-    let result = control.block_on(run(settings, stop_mode, demo, node.handle().clone()));
+    let result = control.block_on(run(settings, stop_mode, demo, fake_nodes, node.handle().clone()));
     node.shutdown_background();
     control.shutdown_background();
     result
@@ -108,6 +111,7 @@ async fn run(
     settings: Settings,
     stop_mode: StopMode,
     demo: Option<Demo>,
+    fake_nodes: usize,
     node_runtime: tokio::runtime::Handle,
 ) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Failure::chain(&error))?;
@@ -123,6 +127,9 @@ async fn run(
     let (runtime, network) = (node.runtime.clone(), node.network.clone());
     let mut graph = Graph::default();
     let caches = register(plane, node, &settings, &mut graph, &node_runtime, stop_mode)?;
+    if fake_nodes > 0 {
+        pretend(fake_nodes, &caches, &env, &mut graph);
+    }
     let mut running = graph.start();
     let (nodes, admin) = (caches.of::<NodeObject>(), caches.client().clone());
     let (api, kubelet) = (running.ready("api"), running.ready("kubelet"));
@@ -177,6 +184,23 @@ fn register(
     node.register(graph, node_runtime, dependencies, stop_mode)?;
     gateway.register(graph, &control_runtime);
     Ok(caches)
+}
+
+/// Adds the service `fake nodes`.
+fn pretend(count: usize, caches: &client::Caches, env: &Env, graph: &mut Graph) {
+    let config = fakenodes::Config::new(count);
+    let nodes = fakenodes::FakeNodes::build(config, caches.client().clone(), caches, env.clone());
+    let on = tokio::runtime::Handle::current();
+    graph.add("fake nodes", &["cluster"], &on, move |ready, shutdown| async move {
+        let (registered, all) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            if all.await.is_ok() {
+                ready.set();
+            }
+        });
+        nodes.run(registered, shutdown).await;
+        Ok(())
+    });
 }
 
 /// Tells how far the start is, then runs the demonstration, then waits for ever.
