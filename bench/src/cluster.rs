@@ -48,12 +48,17 @@ impl Machine {
 
     /// Starts a cluster with an empty data directory; waits for nothing.
     pub fn launch(&self) -> Result<Cluster, Failure> {
+        self.launch_with(&[])
+    }
+
+    /// The same with more flags.
+    pub fn launch_with(&self, flags: &[&str]) -> Result<Cluster, Failure> {
         let dir = self.directory()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = File::create(dir.path().join("log"))?;
         let mut command = Command::new(&self.program);
         command.arg("up").arg("--data-dir").arg(dir.path().join("data"));
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--node-name", "bench"]);
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--node-name", "bench"]).args(flags);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();
         let child = command.spawn()?;

@@ -62,10 +62,12 @@ pub enum Part {
     Watch,
     /// Starts of pods, and scaling.
     Pods,
+    /// Scheduling onto thousands of fake nodes.
+    Scheduling,
 }
 
-const ALL: [Part; 7] =
-    [Part::Start, Part::Idle, Part::Pods, Part::Api, Part::List, Part::Watch, Part::Stored];
+const ALL: [Part; 8] =
+    [Part::Start, Part::Idle, Part::Pods, Part::Api, Part::List, Part::Watch, Part::Scheduling, Part::Stored];
 
 /// How much is measured.
 #[derive(Clone, Copy)]

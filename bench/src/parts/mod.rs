@@ -4,6 +4,7 @@ mod api;
 mod idle;
 mod list;
 mod pods;
+mod scheduling;
 mod start;
 mod stored;
 mod watch;
@@ -27,5 +28,6 @@ pub async fn measure(
         Part::List => list::measure(machine, extent, report).await,
         Part::Watch => watch::measure(machine, extent, report).await,
         Part::Pods => pods::measure(machine, extent, report).await,
+        Part::Scheduling => scheduling::measure(machine, extent, report).await,
     }
 }

@@ -28,6 +28,7 @@ pub fn node(config: &Config, index: usize, now: Timestamp) -> Value {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": labels},
+        "spec": {"podCIDR": pod_range(index), "podCIDRs": [pod_range(index)]},
         "status": status(config, index, now),
     })
 }
@@ -37,7 +38,7 @@ pub fn status(config: &Config, index: usize, now: Timestamp) -> Value {
     json!({
         "capacity": amounts,
         "allocatable": amounts,
-        "addresses": [{"type": "InternalIP", "address": address(index)}, {"type": "Hostname", "address": config.name(index)}],
+        "addresses": [{"type": "InternalIP", "address": node_address(index)}, {"type": "Hostname", "address": config.name(index)}],
         "conditions": conditions(now),
         "nodeInfo": {"architecture": "amd64", "operatingSystem": "linux", "kubeletVersion": "v1.36.0-fake",
             "kubeProxyVersion": "", "containerRuntimeVersion": "fake://0", "osImage": "fake", "kernelVersion": "fake",
@@ -46,8 +47,18 @@ pub fn status(config: &Config, index: usize, now: Timestamp) -> Value {
 }
 
 /// Out of the range that RFC 2544 sets aside for measuring.
-fn address(index: usize) -> String {
+fn node_address(index: usize) -> String {
     format!("198.{}.{}.{}", 18 + (index >> 16 & 1), index >> 8 & 255, index & 255)
+}
+
+/// A /24 out of the range of RFC 6598, so that no real node has to do without.
+fn pod_range(index: usize) -> String {
+    format!("{}/24", pod_address(index, 0))
+}
+
+/// An address of a node's range.
+pub fn pod_address(node: usize, number: u8) -> String {
+    format!("100.{}.{}.{number}", 64 + (node >> 8 & 63), node & 255)
 }
 
 fn conditions(now: Timestamp) -> Value {
@@ -97,7 +108,7 @@ pub fn running(containers: &Containers<'_>, node: usize, address: &str, now: Tim
     json!({
         "phase": "Running",
         "startTime": at,
-        "hostIP": crate::body::address(node),
+        "hostIP": node_address(node),
         "podIP": address,
         "podIPs": [{"ip": address}],
         "conditions": kinds.map(condition),

@@ -99,3 +99,6 @@ impl FakeNodes {
         tokio::join!(beating, running);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,35 +14,37 @@ use reconcile::{Queue, Reconcile};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 
-use crate::Shared;
 use crate::step::{PodView, Step, step};
+use crate::{Shared, body, heart};
 
 /// Queues side by side, so that many pods are written at once.
 const QUEUES: u64 = 16;
-/// The first pod address: RFC 6598's range.
-const ADDRESSES: u32 = 0x6440_0000;
+/// How many addresses a node has for pods.
+const ADDRESSES: u32 = 253;
 
 /// Works on pods by key.
 struct Pods {
     shared: Arc<Shared>,
-    addresses: Arc<AtomicU32>,
+    /// How many pods each node has started.
+    started: Arc<Vec<AtomicU32>>,
 }
 
 type Queues = Vec<Arc<Queue<Key>>>;
 
 pub async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     let queues: Queues = (0..QUEUES).map(|_| Arc::default()).collect();
-    let addresses = Arc::new(AtomicU32::new(ADDRESSES));
+    let started: Arc<Vec<AtomicU32>> =
+        Arc::new(std::iter::repeat_with(AtomicU32::default).take(shared.config.count).collect());
     let mut tasks = JoinSet::new();
     for queue in &queues {
-        let pods = Arc::new(Pods { shared: shared.clone(), addresses: addresses.clone() });
+        let pods = Arc::new(Pods { shared: shared.clone(), started: started.clone() });
         tasks.spawn(reconcile::run_queue("fake nodes", queue.clone(), pods, shutdown.clone()));
     }
     shutdown.run_until_cancelled(feed(&shared, &queues)).await;
     while tasks.join_next().await.is_some() {}
 }
 
-async fn feed(shared: &Shared, queues: &Queues) {
+async fn feed(shared: &Arc<Shared>, queues: &Queues) {
     let mut events = shared.pods.subscribe();
     shared.pods.synced().await;
     let Some(mut mended) = shared.links.mended() else { return };
@@ -52,13 +54,18 @@ async fn feed(shared: &Shared, queues: &Queues) {
         wanted.for_each(|pod| add(queues, pod));
     };
     all(&|_| true);
+    let mut greetings = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             node = mended.recv() => match node {
-                Some(node) => all(&|of| of == node),
+                // A node that can speak again says first that it is there.
+                Some(node) => {
+                    greetings.spawn(heart::greet(shared.clone(), node));
+                }
                 None => return,
             },
+            Some(Ok(node)) = greetings.join_next(), if !greetings.is_empty() => all(&|of| of == node),
             event = events.recv() => match event {
                 // Each state of a pod comes here; the cheap look comes first.
                 Ok(CacheEvent::Deleted(_)) => {}
@@ -106,7 +113,7 @@ impl Reconcile<Key> for Pods {
         }
         let Some((pod, view, node)) = look() else { return Ok(None) };
         let pods = shared.client.namespaced::<Pod>(&key.namespace);
-        let result = match step(&pod, &view, node, || self.next_address(), shared.env.now()) {
+        let result = match step(&pod, &view, node, || self.next_address(node), shared.env.now()) {
             Step::Nothing => Ok(()),
             Step::Write(body) => pods.patch_status(&key.name, Patch::StrategicMerge(body)).await.map(drop),
             Step::Remove => pods.delete(&key.name, &at_once(&pod)).await.map(drop),
@@ -120,8 +127,9 @@ impl Reconcile<Key> for Pods {
 }
 
 impl Pods {
-    fn next_address(&self) -> String {
-        std::net::Ipv4Addr::from(self.addresses.fetch_add(1, Ordering::Relaxed)).to_string()
+    fn next_address(&self, node: usize) -> String {
+        let started = self.started.get(node).map_or(0, |started| started.fetch_add(1, Ordering::Relaxed));
+        body::pod_address(node, u8::try_from(started % ADDRESSES + 1).unwrap_or(1))
     }
 }
 

@@ -60,7 +60,8 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, defaults: &Defaults, round: 
     if snapshot.nodes().is_empty() {
         let message = "no nodes available to schedule pods".to_owned();
         let mut plugins = Plugins::default();
-        plugins.insert(Plugin::NodeAffinity);
+        // Any node that comes may do.
+        plugins.insert(Plugin::NodeName);
         return (Decision::Wait(Wait { message, plugins, preemption: Preemption::nothing() }), 0);
     }
     let context = Context { pod, snapshot, defaults };
@@ -230,5 +231,7 @@ fn best<'a>(context: Context<'a>, feasible: &[&'a NodeInfo], tie: u64) -> Option
     best().nth(index).map(|(node, _)| *node)
 }
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod tests;

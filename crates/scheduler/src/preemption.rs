@@ -56,6 +56,11 @@ impl PartialEq for Preemption {
 impl Eq for Preemption {}
 
 impl Preemption {
+    /// Whether somebody has to leave.
+    pub fn evicts(&self) -> bool {
+        matches!(self, Self::Evict { .. })
+    }
+
     /// There is nobody to preempt.
     pub fn nothing() -> Self {
         Self::Useless { message: String::new(), clear: true }

@@ -1,6 +1,5 @@
 //! The history of the store as it is written, and what must hold at every point of it.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -130,14 +129,4 @@ impl Shared {
             Ok(())
         }
     }
-}
-
-/// How often each kind of key was written, for finding out who writes too much.
-pub fn counts(entries: &[Entry]) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for entry in entries {
-        let kind = entry.key.rsplitn(3, '/').last().unwrap_or_default().to_owned();
-        *counts.entry(kind).or_insert(0) += 1;
-    }
-    counts
 }

@@ -214,13 +214,17 @@ async fn serve(server: &TestServer, env: &Env, door: &Door) {
         env: env.clone(),
         authorizer: Arc::new(AllowAll),
         ranges: admission::Ranges { addresses: vec![range], node_ports: 30_000..=32_767 },
-        protects_storage: false,
+        protects_storage: true,
     });
     server.server.set_admission(Arc::new(chain));
     server.server.bootstrap(&facts).await.expect("an empty store takes the first objects");
     let caches = Caches::new(server.client(), shutdown.clone());
-    let config =
-        controllers::Config { rows: rows(server), root_ca: "none".to_owned(), node_grace_period: GRACE };
+    let config = controllers::Config {
+        rows: rows(server),
+        root_ca: "none".to_owned(),
+        node_grace_period: GRACE,
+        node_ranges: controllers::node_ipam::NodeRanges::default(),
+    };
     let door_to = server.server.clone();
     let client_of = move |_: &str| door_to.client(User::system_masters("system:kube-controller-manager"));
     let controllers = Controllers::build(config, env.clone(), caches.clone(), client_of);

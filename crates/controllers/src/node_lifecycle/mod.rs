@@ -128,7 +128,9 @@ impl Controller for NodeLifecycle {
         }
         let pods = self.pods.indexed(NODE_INDEX, &key.name);
         if ready != Some("True") {
-            plan.actions.extend(pods.iter().filter_map(|pod| unready(pod, now)));
+            let since =
+                condition(&node, "Ready").and_then(|ready| ready.last_transition_time.as_ref()).map(|t| t.0);
+            plan.actions.extend(pods.iter().filter_map(|pod| unready(pod, since, now)));
         }
         let (evictions, next) = evict::plan(&dated, &pods, now);
         plan.actions.extend(evictions);
@@ -214,10 +216,14 @@ fn is_managed(taint: &Taint) -> bool {
     lifecycle || PRESSURES.iter().any(|(_, key)| *key == taint.key)
 }
 
-/// A pod on a lost node is not ready, whatever its own last word was.
-fn unready(object: &Object, now: Timestamp) -> Option<Action> {
+/// A pod on a lost node is not ready, whatever its own last word was. What its kubelet says after the node was lost
+/// (`since`) stands: that kubelet is back, and saying the contrary again and again would help nobody.
+fn unready(object: &Object, since: Option<Timestamp>, now: Timestamp) -> Option<Action> {
     let pod = typed::<Pod>(object).ok()?;
-    if !crate::shared::pods::is_ready(&pod) {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
+    let said = ready.last_transition_time.as_ref().map(|time| time.0);
+    if since.is_some_and(|since| said.is_some_and(|said| said > since)) {
         return None;
     }
     let condition = json!({

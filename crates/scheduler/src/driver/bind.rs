@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use machinery::{Key, Status};
 use reconcile::Reference;
 use serde_json::json;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
 use super::Scheduler;
 use crate::PodInfo;
@@ -34,13 +35,14 @@ struct Binding {
     node: Arc<str>,
     choices: Vec<Choice>,
     /// What is being written of the pod.
-    before: Option<JoinHandle<()>>,
+    before: Option<oneshot::Receiver<()>>,
 }
 
 impl Scheduler {
     pub(super) fn bind(&mut self, info: Arc<PodInfo>, node: Arc<str>) {
         let placed = Arc::new(info.on(&node));
         self.snapshot.place(placed.clone());
+        self.assumed.insert(info.key.clone(), placed.clone());
         self.forget_waiting(&info.key);
         self.pending.wake(Event::PodPlaced(&placed));
         let choices = self.snapshot.node(&node).and_then(|node| info.wish().needs.choose(node));
@@ -62,6 +64,7 @@ impl Scheduler {
             Ok(bound) => bound,
             Err(error) => return tracing::error!(%error, "a binding panicked"),
         };
+        self.assumed.remove(&info.key);
         for volume in choices.iter().filter_map(volume_of) {
             self.taken.remove(volume);
         }

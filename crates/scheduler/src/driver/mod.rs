@@ -16,7 +16,8 @@ use machinery::Key;
 use reconcile::Recorder;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::decision::Round;
@@ -30,6 +31,8 @@ pub const NAME: &str = pod::NAME;
 
 /// How many bindings are under way at once: the store commits them in groups.
 const BINDINGS: usize = 256;
+/// How many other writes are.
+const WRITES: usize = 256;
 /// How many decisions are made before events are looked at.
 const BATCH: usize = 64;
 
@@ -46,7 +49,11 @@ pub struct Scheduler {
     pending: Pending,
     bindings: JoinSet<Bound>,
     /// Status writes under way: a pod is bound after what was written of it before.
-    writes: BTreeMap<Key, JoinHandle<()>>,
+    writes: BTreeMap<Key, oneshot::Receiver<()>>,
+    /// Status writes and evictions under way.
+    telling: JoinSet<()>,
+    /// Pods that are being bound: the API does not say so yet.
+    assumed: BTreeMap<Key, Arc<PodInfo>>,
     /// Volumes that pods are being bound to.
     taken: BTreeSet<String>,
     /// Where in the order of nodes the next round starts.
@@ -84,6 +91,8 @@ impl Scheduler {
             pending: Pending::default(),
             bindings: JoinSet::new(),
             writes: BTreeMap::new(),
+            telling: JoinSet::new(),
+            assumed: BTreeMap::new(),
             taken: BTreeSet::new(),
             start: 0,
         }
@@ -101,6 +110,7 @@ impl Scheduler {
             while let Some(bound) = self.bindings.try_join_next() {
                 self.bound(bound);
             }
+            while self.telling.try_join_next().is_some() {}
             while let Some((of, event)) = news.take() {
                 self.observe(of, event);
             }
@@ -114,6 +124,7 @@ impl Scheduler {
                 () = shutdown.cancelled() => break,
                 (of, event) = news.next() => self.observe(of, event),
                 Some(bound) = self.bindings.join_next(), if !self.bindings.is_empty() => self.bound(bound),
+                Some(_) = self.telling.join_next(), if !self.telling.is_empty() => {}
                 () = sleep_until(self.pending.next()) => {}
             }
         }
@@ -123,7 +134,7 @@ impl Scheduler {
     /// Decides for ready pods; whether there may be more of them.
     fn decide(&mut self, most: usize) -> bool {
         for _ in 0..most {
-            if self.bindings.len() >= BINDINGS {
+            if self.bindings.len() >= BINDINGS || self.telling.len() >= WRITES {
                 return false;
             }
             let Some(info) = self.pending.pop(Instant::now()) else { return false };
@@ -143,10 +154,16 @@ impl Scheduler {
             }
         }
         let defaults = self.surroundings.defaults(&info);
-        let budgets = self.surroundings.budgets(&info);
-        let round = Round { start: self.start, tie: self.env.random_u64(), budgets };
-        let (decision, next) = schedule(&self.snapshot, &info, &defaults, &round);
+        let mut round = Round { start: self.start, tie: self.env.random_u64(), budgets: Vec::new() };
+        let (mut decision, next) = schedule(&self.snapshot, &info, &defaults, &round);
         self.start = next;
+        if matches!(&decision, Decision::Wait(wait) if wait.preemption.evicts()) {
+            // Budgets matter only now, which is rarely.
+            round.budgets = self.surroundings.budgets();
+            if !round.budgets.is_empty() {
+                decision = schedule(&self.snapshot, &info, &defaults, &round).0;
+            }
+        }
         match decision {
             Decision::Bind { node } => self.bind(info, node),
             Decision::Wait(wait) => self.refuse(info, wait),

@@ -21,6 +21,9 @@ impl Scheduler {
         for node in self.nodes.all() {
             self.node(&node);
         }
+        for pod in self.assumed.values().cloned().collect::<Vec<_>>() {
+            self.snapshot.place(pod);
+        }
         for pod in self.pods.all() {
             self.pod(&pod);
         }

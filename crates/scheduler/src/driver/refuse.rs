@@ -7,12 +7,16 @@ use k8s_openapi::api::core::v1::Pod;
 use machinery::Status;
 use reconcile::Reference;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Scheduler;
 use crate::PodInfo;
 use crate::decision::Wait;
 use crate::preemption::Preemption;
+
+/// How many writes are remembered before those that are done are forgotten.
+const REMEMBERED: usize = 1024;
 
 impl Scheduler {
     pub(super) fn refuse(&mut self, info: Arc<PodInfo>, wait: Wait) {
@@ -69,16 +73,23 @@ impl Scheduler {
     /// Writes to a pod's status, after what is being written to it already.
     fn write_status(&mut self, info: &PodInfo, body: Value) {
         let pods = self.client.namespaced::<Pod>(info.namespace());
-        let (name, before) = (info.key.name.clone(), self.writes.remove(&info.key));
+        let (done, after) = oneshot::channel();
+        let (name, before) = (info.key.name.clone(), self.writes.insert(info.key.clone(), after));
         let write = async move {
             if let Some(before) = before {
+                // It ends by dropping its end.
                 drop(before.await);
             }
             if let Err(status) = pods.patch_status(&name, Patch::StrategicMerge(body)).await {
                 tracing::debug!(%status, pod = name, "why it waits was not written");
             }
+            drop::<oneshot::Sender<()>>(done);
         };
-        self.writes.insert(info.key.clone(), tokio::spawn(write));
+        self.telling.spawn(write);
+        if self.writes.len() > REMEMBERED {
+            self.writes
+                .retain(|_, write| matches!(write.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        }
     }
 
     /// Removes the victims from the node. Pods of lower priority that were promised room there are promised none.
@@ -108,7 +119,7 @@ impl Scheduler {
             let message = format!("Preempted by pod {} on node {node}", info.uid());
             self.recorder.event(&about, false, "Preempted", message);
             let (client, now) = (self.client.clone(), self.now());
-            tokio::spawn(async move {
+            self.telling.spawn(async move {
                 if let Err(status) = evict(&client, &victim, &now).await {
                     tracing::warn!(%status, victim = %victim.key, "a pod was not preempted");
                 }

@@ -121,11 +121,8 @@ impl Surroundings {
         equal_to(all)
     }
 
-    /// The budgets that may protect the pod's victims. Most clusters have none and most pods need no victims.
-    pub fn budgets(&self, pod: &PodInfo) -> Vec<Budget> {
-        if self.budgets.is_empty() || pod.wish().never_preempts {
-            return Vec::new();
-        }
+    /// The budgets that may protect victims.
+    pub fn budgets(&self) -> Vec<Budget> {
         self.budgets.all().iter().filter_map(|object| budget(object)).collect()
     }
 }
