@@ -219,11 +219,15 @@ async fn serve(server: &TestServer, env: &Env, door: &Door) {
     server.server.set_admission(Arc::new(chain));
     server.server.bootstrap(&facts).await.expect("an empty store takes the first objects");
     let caches = Caches::new(server.client(), shutdown.clone());
+    let authority = auth::pki::Authority::ephemeral("simulated", env).expect("keys can be made");
     let config = controllers::Config {
         rows: rows(server),
         root_ca: "none".to_owned(),
         node_grace_period: GRACE,
         node_ranges: controllers::node_ipam::NodeRanges::default(),
+        tokens: Arc::new(NoTokens),
+        authority: Arc::new(authority),
+        authorizer: Arc::new(AllowAll),
     };
     let door_to = server.server.clone();
     let client_of = move |_: &str| door_to.client(User::system_masters("system:kube-controller-manager"));
@@ -235,6 +239,15 @@ async fn serve(server: &TestServer, env: &Env, door: &Door) {
     let scheduler = scheduler::Scheduler::build(&caches, client, recorder, env.clone());
     tokio::spawn(scheduler.run(shutdown));
     door.set(Some(server.server.transport(User::system_masters("system:fake-nodes"))));
+}
+
+/// Nothing in a world asks for tokens in Secrets.
+struct NoTokens;
+
+impl controllers::token_secrets::Signer for NoTokens {
+    fn sign(&self, _: &str, _: &str, _: &str, _: &str) -> Result<String, machinery::Status> {
+        Err(machinery::Status::internal("worlds have no tokens"))
+    }
 }
 
 /// One row per kind that can be listed, watched and deleted.
