@@ -203,12 +203,13 @@ fn target_of(resource: &str) -> Target {
 /// Starts what a control plane has, as `kobune` does it.
 async fn serve(server: &TestServer, env: &Env, door: &Door) {
     let shutdown = server.shutdown().clone();
+    let range: ipnet::IpNet = "10.43.0.0/16".parse().expect("this is a range");
     let facts = ClusterFacts {
         service_addresses: vec![[10, 43, 0, 1].into()],
         server_addresses: vec![[192, 0, 2, 1].into()],
         server_port: 6443,
+        service_ranges: vec![range.to_string()],
     };
-    let range = "10.43.0.0/16".parse().expect("this is a range");
     let chain = admission::default_chain(admission::Dependencies {
         client: server.client(),
         env: env.clone(),
