@@ -18,7 +18,7 @@ pub struct Room {
 }
 
 /// `Err` with reason and message as upstream writes them.
-pub fn admit(pod: &Pod, room: &Room, labels: &BTreeMap<String, String>) -> Result<(), (String, String)> {
+pub fn admit(pod: &Pod, room: &Room) -> Result<(), (String, String)> {
     let (cpu, memory) = quantity::pod_requests(pod);
     let short = |name: &str, requested: i64, used: i64, capacity: i64| {
         let message = format!(
@@ -35,16 +35,21 @@ pub fn admit(pod: &Pod, room: &Room, labels: &BTreeMap<String, String>) -> Resul
     if memory > 0 && room.used_memory_bytes.saturating_add(memory) > room.memory_bytes {
         return short("memory", memory, room.used_memory_bytes, room.memory_bytes);
     }
-    let selector = pod.spec.iter().flat_map(|spec| spec.node_selector.iter().flatten());
-    if selector.into_iter().any(|(key, value)| labels.get(key) != Some(value)) {
-        let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return Err(("NodeAffinity".to_owned(), message.to_owned()));
-    }
     sysctls(pod)?;
     let os = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| os.name.as_str());
     if os.is_some_and(|os| os != "linux") {
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         return Err(("PodOSNotSupported".to_owned(), message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether the pod's node selector selects a node with these labels.
+pub fn selected(pod: &Pod, labels: &BTreeMap<String, String>) -> Result<(), (String, String)> {
+    let selector = pod.spec.iter().flat_map(|spec| spec.node_selector.iter().flatten());
+    if selector.into_iter().any(|(key, value)| labels.get(key) != Some(value)) {
+        let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return Err(("NodeAffinity".to_owned(), message.to_owned()));
     }
     Ok(())
 }
@@ -99,7 +104,7 @@ mod tests {
             used_pods: 2,
         };
         let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
-        let got = admit(&pod, &room, &labels).err();
+        let got = admit(&pod, &room).and_then(|()| selected(&pod, &labels)).err();
         assert_eq!(got, want.map(|(reason, message)| (reason.to_owned(), message.to_owned())));
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use client::{Cache, CacheEvent};
 use containers::{PodIdentity, RuntimeEvent};
 use env::Shutdown;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use machinery::Object;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
@@ -221,6 +221,10 @@ impl Pods {
         self.workers.lock().insert(uid.clone(), Handle { inbox, name, requests });
         let this = self.clone();
         self.tasks.spawn(async move {
+            let rejected = match rejected {
+                None if !known => this.selected(&pod).await.err(),
+                rejected => rejected,
+            };
             let beginning = Beginning { pod, sandboxes, containers, rejected };
             worker::run(this.shared.clone(), beginning, receiver).await;
             this.workers.lock().remove(&uid);
@@ -239,7 +243,22 @@ impl Pods {
             room.used_cpu_millis += handle.requests.0;
             room.used_memory_bytes += handle.requests.1;
         }
-        admission::admit(pod, &room, &self.node_labels)
+        admission::admit(pod, &room)
+    }
+
+    /// Whether the pod may be on this node by its labels. Others than those it was registered with come from
+    /// elsewhere, and the scheduler may know of them before this node does: so they are asked for.
+    async fn selected(&self, pod: &Pod) -> Result<(), (String, String)> {
+        if admission::selected(pod, &self.node_labels).is_ok() {
+            return Ok(());
+        }
+        match self.shared.client.cluster::<Node>().get(&self.shared.node_name).await {
+            Ok(node) => admission::selected(pod, &node.meta().labels),
+            Err(status) => {
+                tracing::warn!(%status, "this node's labels cannot be read");
+                admission::selected(pod, &self.node_labels)
+            }
+        }
     }
 
     fn is_over(&self, pod: &PodIdentity) -> bool {
