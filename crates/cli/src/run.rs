@@ -63,8 +63,8 @@ pub struct Run {
     #[arg(short = 't', long)]
     tty: bool,
     /// Attach once the pod runs.
-    #[arg(long)]
-    attach: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    attach: Option<bool>,
     /// Delete the pod afterwards.
     #[arg(long)]
     rm: bool,
@@ -81,7 +81,8 @@ pub struct Run {
 
 impl Run {
     pub async fn run(self, session: &Session) -> Result<(), Error> {
-        let attach = self.attach || self.stdin;
+        // Whoever keeps standard input open means to use it, unless they say otherwise.
+        let attach = self.attach.unwrap_or(self.stdin);
         self.check(attach)?;
         let item = create::place(session, self.object()?).await?;
         let output =
