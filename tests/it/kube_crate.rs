@@ -78,7 +78,7 @@ async fn applies_server_side(client: Client) {
     };
     let made = apply("one", Some(1), false).await.unwrap();
     let again = apply("one", Some(1), false).await.unwrap();
-    assert_eq!(made.metadata.generation, again.metadata.generation);
+    assert_eq!(made.spec, again.spec);
     let conflict = apply("two", Some(2), false).await.unwrap_err();
     let text = conflict.to_string();
     assert!(text.contains("conflict with \"one\"") && text.contains(".spec.replicas"), "{text}");
