@@ -316,7 +316,7 @@ mod tests {
         assert_eq!((target.name.as_str(), target.subresource.as_str()), ("x", "status"));
         let ready =
             crate::shared::testing::pod("p", "", json!({}), json!({}), crate::shared::testing::ready());
-        let action = unready(&ready.0, now()).unwrap();
+        let action = unready(&ready.0, None, now()).unwrap();
         let text = describe_actions(&Plan { actions: vec![action], ..Plan::nothing() });
         assert!(text.starts_with("patch pods/status p:") && text.contains("NodeNotReady"), "{text}");
     }

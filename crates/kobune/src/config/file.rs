@@ -54,6 +54,8 @@ fn mistake(path: &Path, text: &str, error: &serde_saphyr::Error) -> Failure {
     let full = error.without_snippet().to_string();
     let cause =
         full.rsplit_once(" column ").and_then(|(_, rest)| rest.split_once(": ")).map_or(&*full, |at| at.1);
+    // The parser puts the place before the cause or behind it, by the kind of mistake.
+    let cause = cause.rsplit_once(" at line ").map_or(cause, |(cause, _)| cause);
     let Some(place) = error.location() else { return Failure::usage(format!("{shown}: {cause}")) };
     let index = usize::try_from(place.line()).unwrap_or(1).saturating_sub(1);
     let line = text.lines().nth(index).unwrap_or_default().trim();
