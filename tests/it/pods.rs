@@ -50,10 +50,10 @@ fn exec_passes_streams_and_exit_codes() {
 fn a_terminal_is_as_large_as_the_clients() {
     let cluster = Cluster::up();
     pod(&cluster, "box", IDLE);
-    // `script` gives kubectl a terminal, whose size it passes on when the command has started.
+    // `script` gives kubectl a terminal, whose size it passes on at once.
     let mut command = cluster.command("1.36", "kubectl");
     let kubectl = command.get_program().to_string_lossy().into_owned();
-    let inside = format!("stty rows 33 cols 77; {kubectl} exec -it box -- sh -c 'sleep 1; stty size'");
+    let inside = format!("stty rows 33 cols 77; {kubectl} exec -it box -- stty size");
     let mut script = std::process::Command::new("script");
     // Its input stays open: at the end of it `script` hangs up.
     script.args(["-qec", &inside, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());

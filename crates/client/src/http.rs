@@ -2,6 +2,7 @@
 
 mod body;
 mod connect;
+mod insecure;
 mod request;
 mod resolve;
 
@@ -26,6 +27,7 @@ use crate::{
 use connect::Connector;
 
 pub use connect::{HttpError, Server};
+pub use insecure::AnyCertificate;
 
 /// The largest answer that is read into memory (lists of a whole cluster are paged well below it).
 const ANSWER_MAX: usize = 512 << 20;

@@ -49,6 +49,9 @@ pub struct Exec {
     pub stdout: bool,
     pub stderr: bool,
     pub tty: bool,
+    /// Columns and rows that the terminal has from the start.
+    #[serde(default)]
+    pub size: Option<(u16, u16)>,
     /// Kill the command when the connection ends.
     pub kill_on_close: bool,
 }

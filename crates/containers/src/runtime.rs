@@ -251,6 +251,8 @@ pub struct StreamRequest {
     pub stdout: bool,
     pub stderr: bool,
     pub tty: bool,
+    /// Columns and rows that the command's terminal has from the start, if they are known.
+    pub size: Option<(u16, u16)>,
 }
 
 /// The ends of a running command's streams.

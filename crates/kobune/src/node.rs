@@ -208,6 +208,7 @@ impl Node {
             cluster_domain: settings.cluster_domain.clone(),
             port,
             labels: settings.node_labels.clone(),
+            static_pods: settings.pod_manifest_path.clone(),
             stop_mode,
             ..kubelet::Config::new(settings.node_name.clone())
         };

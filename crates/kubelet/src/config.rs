@@ -57,6 +57,8 @@ pub struct Config {
     pub taints: Vec<serde_json::Value>,
     /// Where the kubelet's server can be reached.
     pub port: u16,
+    /// Where manifests of static pods are.
+    pub static_pods: Option<PathBuf>,
     pub stop_mode: StopMode,
     /// How long containers get to end under [`StopMode::StopPods`].
     pub stop_grace: Duration,
@@ -81,6 +83,7 @@ impl Config {
             labels: BTreeMap::new(),
             taints: Vec::new(),
             port: 10250,
+            static_pods: None,
             stop_mode: StopMode::LeavePods,
             stop_grace: Duration::from_secs(5),
             parallel_starts: 8,

@@ -14,6 +14,7 @@ pub mod pods;
 pub mod probes;
 pub mod quantity;
 pub mod server;
+pub mod static_pods;
 pub mod text;
 pub mod volumes;
 
@@ -34,6 +35,7 @@ use node::pressure::Pressure;
 use pods::Pods;
 use pods::shared::Shared;
 pub use server::{DelegatedAuthenticator, DelegatedAuthorizer, ServerConfig};
+use static_pods::StaticPods;
 
 /// What the node reports as its version.
 pub const VERSION: &str = "v1.36.0+kobune";
@@ -62,6 +64,7 @@ pub struct Kubelet {
     recorder: reconcile::events::Writer,
     pressure: watch::Sender<Pressure>,
     server: Option<ServerConfig>,
+    static_pods: Option<StaticPods>,
     stop_mode: StopMode,
     stop_grace: std::time::Duration,
 }
@@ -98,6 +101,12 @@ impl Kubelet {
         let selector = format!("spec.nodeName={}", config.node_name);
         let options = ListOptions { field_selector: selector, ..ListOptions::default() };
         let cache = Cache::new(dependencies.client.all::<Pod>(), options, Vec::new());
+        let static_pods = config.static_pods.map(|directory| StaticPods {
+            directory,
+            node: config.node_name,
+            client: dependencies.client,
+            cache: cache.clone(),
+        });
         let pods = Pods::new(shared.clone(), cache, facts.all_labels());
         Ok(Self {
             shared,
@@ -107,6 +116,7 @@ impl Kubelet {
             recorder: writer,
             pressure,
             server,
+            static_pods,
             stop_mode: config.stop_mode,
             stop_grace: config.stop_grace,
         })
@@ -126,6 +136,9 @@ impl Kubelet {
         tasks.spawn(self.keeper.run(ready, shutdown.clone()));
         tasks.spawn(self.recorder.run(shutdown.clone()));
         tasks.spawn(watchman::watch(self.shared.clone(), self.pods.clone(), self.pressure, shutdown.clone()));
+        if let Some(static_pods) = self.static_pods {
+            tasks.spawn(static_pods.run(shutdown.clone()));
+        }
         if let Some(server) = self.server {
             tasks.spawn(server::run(server, self.shared.clone(), self.pods.clone(), shutdown.clone()));
         }

@@ -143,6 +143,18 @@ fn first_line(files: &[&str]) -> String {
     text.trim().to_owned()
 }
 
+/// The bytes that a directory's files take on disk. What cannot be read, or goes meanwhile, counts nothing.
+pub fn occupied_bytes(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| {
+        let own = entry.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        own + if is_directory { occupied_bytes(&entry.path()) } else { 0 }
+    };
+    entries.map(size).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

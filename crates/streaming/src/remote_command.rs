@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -12,6 +13,10 @@ use crate::{Connection, Reader, StreamError, Writer};
 
 /// How much output is read at once, in bytes.
 const OUTPUT: usize = 16 << 10;
+
+/// How long a command with a terminal waits for the client to say how large that is. Those who say it at all do so at
+/// once.
+const SIZE_WITHIN: Duration = Duration::from_millis(250);
 
 /// Which channels the client asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,15 +64,21 @@ impl Connection {
     /// Starts a command once the client's channels are open and carries its streams until it has ended and all its
     /// output is sent. When the client goes away first, the process's streams are dropped and the answer is
     /// [`StreamError::Disconnected`]. Why a command cannot be started is the client's to hear, as an internal error
-    /// with the text that `start` gives.
-    pub async fn remote_command(
+    /// with the text that `start` gives. `start` is told the columns and rows of the client's terminal if the client
+    /// says them before anything else, so that a program finds its terminal as large as it is.
+    pub async fn remote_command<F>(
         self,
         wanted: Wanted,
-        start: impl Future<Output = Result<Process, String>> + Send,
-    ) -> Result<(), StreamError> {
+        start: impl FnOnce(Option<(u16, u16)>) -> F,
+    ) -> Result<(), StreamError>
+    where
+        F: Future<Output = Result<Process, String>> + Send,
+    {
         let (mut incoming, outgoing) = channels::open(self, &wanted).await?;
-        match start.await {
-            Ok(process) => carry(&mut incoming, &outgoing, process).await?,
+        let mut early = Early::default();
+        let size = if wanted.tty { early.size(&mut incoming).await? } else { None };
+        match start(size).await {
+            Ok(process) => carry(&mut incoming, early, &outgoing, process).await?,
             Err(text) => {
                 // Clients wait for the end of all output before they look at the status.
                 outgoing.end(Channel::Stdout).await?;
@@ -79,7 +90,39 @@ impl Connection {
     }
 }
 
-async fn carry(incoming: &mut Incoming, outgoing: &Outgoing, process: Process) -> Result<(), StreamError> {
+/// What the client said before its command was started.
+#[derive(Default)]
+struct Early {
+    sizes: Sizes,
+    input: Option<Input>,
+}
+
+impl Early {
+    async fn size(&mut self, incoming: &mut Incoming) -> Result<Option<(u16, u16)>, StreamError> {
+        let deadline = tokio::time::Instant::now() + SIZE_WITHIN;
+        loop {
+            let Ok(input) = tokio::time::timeout_at(deadline, incoming.next()).await else { return Ok(None) };
+            match input?.ok_or(StreamError::Disconnected)? {
+                Input::Data(Channel::Resize, bytes) => {
+                    if let Some(size) = self.sizes.push(&bytes) {
+                        return Ok(Some(size));
+                    }
+                }
+                input => {
+                    self.input = Some(input);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+async fn carry(
+    incoming: &mut Incoming,
+    early: Early,
+    outgoing: &Outgoing,
+    process: Process,
+) -> Result<(), StreamError> {
     let Process { stdin, stdout, stderr, resize, exit } = process;
     let ended = async {
         tokio::try_join!(pump(stdout, outgoing, Channel::Stdout), pump(stderr, outgoing, Channel::Stderr))?;
@@ -93,7 +136,7 @@ async fn carry(incoming: &mut Incoming, outgoing: &Outgoing, process: Process) -
         // Output that is there is sent even to a client that has said all it had to say.
         biased;
         result = ended => result,
-        result = feed(incoming, stdin, resize) => result.and(Err(StreamError::Disconnected)),
+        result = feed(incoming, early, stdin, resize) => result.and(Err(StreamError::Disconnected)),
     }
 }
 
@@ -119,11 +162,19 @@ async fn pump(from: Option<Reader>, outgoing: &Outgoing, channel: Channel) -> Re
 /// Passes on what the client sends until it is gone.
 async fn feed(
     incoming: &mut Incoming,
+    early: Early,
     mut stdin: Option<Writer>,
     resize: Option<mpsc::Sender<(u16, u16)>>,
 ) -> Result<(), StreamError> {
-    let mut sizes = Sizes::default();
-    while let Some(input) = incoming.next().await? {
+    let Early { mut sizes, input: mut first } = early;
+    loop {
+        let input = match first.take() {
+            Some(input) => input,
+            None => match incoming.next().await? {
+                Some(input) => input,
+                None => return Ok(()),
+            },
+        };
         match input {
             Input::Data(Channel::Stdin, bytes) => {
                 let Some(writer) = &mut stdin else { continue };
@@ -153,5 +204,4 @@ async fn feed(
             Input::Data(..) | Input::End(_) => {}
         }
     }
-    Ok(())
 }

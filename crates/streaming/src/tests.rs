@@ -49,7 +49,7 @@ fn serve(
     code: i32,
 ) -> tokio::task::JoinHandle<Result<(), StreamError>> {
     let connection = Connection::new(io, protocol);
-    tokio::spawn(connection.remote_command(EVERYTHING, async move { Ok(echo(code)) }))
+    tokio::spawn(connection.remote_command(EVERYTHING, |_| async move { Ok(echo(code)) }))
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_command_that_does_not_start_is_told() {
     let (ours, theirs) = duplex(512);
     let connection = Connection::new(theirs, V5);
     let server =
-        tokio::spawn(connection.remote_command(EVERYTHING, async { Err("no such file".to_owned()) }));
+        tokio::spawn(connection.remote_command(EVERYTHING, |_| async { Err("no such file".to_owned()) }));
     let status = client::remote_command(ours, Terminal::default()).await.unwrap();
     expect!["Internal error occurred: no such file"].assert_eq(&status.message);
     server.await.unwrap().unwrap();
@@ -97,13 +97,15 @@ async fn resizes_arrive() {
         stderr: None,
         resize: Some(resize),
         exit: Box::pin(async move {
-            assert_eq!(sizes.recv().await, Some((80, 24)));
             assert_eq!(sizes.recv().await, Some((100, 50)));
             Ok(0)
         }),
     };
     let wanted = Wanted { tty: true, stdout: true, ..Wanted::default() };
-    let server = tokio::spawn(Connection::new(theirs, V5).remote_command(wanted, async move { Ok(process) }));
+    let server = tokio::spawn(Connection::new(theirs, V5).remote_command(wanted, |size| async move {
+        assert_eq!(size, Some((80, 24)), "it is known before the start");
+        Ok(process)
+    }));
     let (send, receive) = mpsc::channel(4);
     send.send((80, 24)).await.unwrap();
     send.send((100, 50)).await.unwrap();
@@ -183,7 +185,7 @@ async fn spdy_carries_all_streams_and_the_exit_code() {
 async fn output_ends_when_a_command_does_not_start() {
     let (ours, theirs) = duplex(512);
     let connection = Connection::new(theirs, Protocol::Spdy { version: 4 });
-    let server = tokio::spawn(connection.remote_command(EVERYTHING, async { Err("no".to_owned()) }));
+    let server = tokio::spawn(connection.remote_command(EVERYTHING, |_| async { Err("no".to_owned()) }));
     let (mut reader, _writer, [error, _, stdout, stderr]) = spdy_exec(Box::new(ours)).await;
     let mut ended = Vec::new();
     while ended.last() != Some(&error) {
@@ -209,7 +211,7 @@ async fn a_reader_that_does_not_read_stops_the_command() {
     let exit = Box::pin(std::future::pending());
     let process = Process { stdin: None, stdout: Some(Box::pin(stdout)), stderr: None, resize: None, exit };
     let server =
-        tokio::spawn(Connection::new(theirs, V5).remote_command(EVERYTHING, async move { Ok(process) }));
+        tokio::spawn(Connection::new(theirs, V5).remote_command(EVERYTHING, |_| async move { Ok(process) }));
     let mut socket = websocket::over(Box::new(ours), Role::Client).await;
     socket.next().await.unwrap().unwrap();
     for _ in 0..10_000 {
@@ -434,7 +436,7 @@ proptest::proptest! {
                 ours.write_all(&input).await.unwrap();
                 drop(ours);
                 let connection = Connection::new(theirs, protocol);
-                let _any = connection.remote_command(EVERYTHING, async { Err("no".to_owned()) }).await;
+                let _any = connection.remote_command(EVERYTHING, |_| async { Err("no".to_owned()) }).await;
             }
             let (mut ours, theirs) = duplex(1 << 20);
             ours.write_all(&input).await.unwrap();

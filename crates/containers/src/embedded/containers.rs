@@ -255,8 +255,9 @@ impl Inner {
         }
         let cgroup = self.cgroup_of(&container)?;
         let layer = self.container_directory(id).join("u");
-        let read =
-            tokio::task::spawn_blocking(move || cgroup.usage().map(|usage| (usage, size_of_tree(&layer))));
+        let read = tokio::task::spawn_blocking(move || {
+            cgroup.usage().map(|usage| (usage, linux::facts::occupied_bytes(&layer)))
+        });
         let (usage, layer_bytes) = read
             .await
             .map_err(|error| io_error("read the container's usage", error.into()))?
@@ -290,18 +291,6 @@ impl Inner {
             Err(RuntimeError::NotRunning(id.0.clone()))
         }
     }
-}
-
-/// The bytes that files take on disk.
-fn size_of_tree(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| {
-        let own = entry.metadata().map_or(0, |metadata| metadata.blocks() * 512);
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        own + if is_directory { size_of_tree(&entry.path()) } else { 0 }
-    };
-    entries.map(size).sum()
 }
 
 pub(super) fn unexpected(what: &str, reply: &Reply) -> RuntimeError {

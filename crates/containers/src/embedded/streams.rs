@@ -118,6 +118,7 @@ impl Inner {
             stdout: request.stdout,
             stderr: request.stderr,
             tty: request.tty,
+            size: request.size,
             kill_on_close,
         });
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();

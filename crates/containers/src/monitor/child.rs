@@ -20,8 +20,8 @@ pub const FAILED: u8 = b'F';
 pub enum Streams {
     /// stdin, stdout, stderr; missing ones are `/dev/null`.
     Pipes([Option<OwnedFd>; 3]),
-    /// A terminal of the container's own, sent back through the channel.
-    Terminal,
+    /// A terminal of the container's own, of so many columns and rows, sent back through the channel.
+    Terminal { size: Option<(u16, u16)> },
 }
 
 /// Runs `set_up`, which ends by executing a program; what it complains about goes to the monitor.
@@ -60,8 +60,11 @@ pub fn user(spec: &ContainerSpec) -> Result<User, String> {
 pub fn connect(streams: Streams, user: &User, channel: &UnixStream, console: bool) -> Result<(), String> {
     let text = |error: linux::Error| error.text();
     match streams {
-        Streams::Terminal => {
+        Streams::Terminal { size } => {
             let (control, program) = linux::terminal::open().map_err(text)?;
+            if let Some((columns, rows)) = size {
+                linux::terminal::resize(control.as_fd(), columns, rows).map_err(|error| error.to_string())?;
+            }
             linux::process::give_to(program.as_fd(), user.user_id).map_err(|error| error.to_string())?;
             if console {
                 super::rootfs::bind_console(program.as_fd()).map_err(text)?;

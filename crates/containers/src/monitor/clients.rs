@@ -165,7 +165,10 @@ impl Pod {
         let Some(container) = self.containers.get(&request.container) else {
             return answer(&client, &Reply::NotRunning, &[]);
         };
-        let streams = if request.tty { Streams::Terminal } else { pipes(&request, fds) };
+        let streams = match request.tty {
+            true => Streams::Terminal { size: request.size },
+            false => pipes(&request, fds),
+        };
         let Running { spec, pid, cgroup, .. } = container;
         match exec::start(&request, streams, spec, *pid, cgroup, &self.own_pids) {
             Ok(process) => {
@@ -197,7 +200,7 @@ type Readers = [Option<OwnedFd>; 2];
 /// The child's ends, the end that stdin is written to, and the ends that output is read from.
 fn make_streams(spec: &ContainerSpec) -> Result<(Streams, Option<OwnedFd>, Readers), String> {
     if spec.tty {
-        return Ok((Streams::Terminal, None, [None, None]));
+        return Ok((Streams::Terminal { size: None }, None, [None, None]));
     }
     let pipe = || linux::terminal::pipe().map_err(|error| format!("make a pipe: {error}"));
     let (out_reader, out_writer) = pipe()?;

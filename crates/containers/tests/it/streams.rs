@@ -89,7 +89,7 @@ async fn exec_sync() {
 
 fn request(command: &str, tty: bool) -> StreamRequest {
     let command = if command.is_empty() { vec![] } else { vec!["sh".into(), "-c".into(), command.into()] };
-    StreamRequest { command, stdin: true, stdout: true, stderr: !tty, tty }
+    StreamRequest { command, stdin: true, stdout: true, stderr: !tty, tty, size: None }
 }
 
 async fn read_all(stream: impl AsyncReadExt) -> String {

@@ -32,6 +32,8 @@ pub struct File {
     pub registries: Registries,
     /// How packets reach other nodes' pods, as in flannel's `net-conf.json`: `{type: vxlan, directRouting: true}`.
     pub backend: network::Backend,
+    /// A directory whose manifests are pods of this node.
+    pub pod_manifest_path: Option<PathBuf>,
     pub log: Option<String>,
 }
 

@@ -38,6 +38,7 @@ pub struct Settings {
     pub join: Join,
     /// Names the bridge, the nftables table and the cgroup of this instance.
     pub instance: String,
+    pub pod_manifest_path: Option<PathBuf>,
     pub log: Option<String>,
 }
 
@@ -77,6 +78,7 @@ impl Settings {
             backend: file.backend,
             join: Join { server: file.server, token: file.token, token_file: file.token_file },
             instance: instance(&data_dir),
+            pod_manifest_path: file.pod_manifest_path,
             log: flags.log.clone().or(file.log),
             data_dir,
         };

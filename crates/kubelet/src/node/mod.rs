@@ -4,6 +4,7 @@
 
 pub mod facts;
 pub mod pressure;
+pub mod storage;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -44,11 +44,20 @@ impl Pressure {
     }
 }
 
-/// Which pod to evict for memory: first those that use more than they asked for, then by priority, then by how much
-/// more they use. `usage` has pods with the bytes they use.
+/// Which pod to evict for memory. `usage` has pods with the bytes they use.
 pub fn choose_for_memory<'a>(usage: &[(&'a Pod, u64)]) -> Option<&'a Pod> {
+    choose(usage, |pod| quantity::pod_requests(pod).1)
+}
+
+/// Which pod to evict for the disk's space.
+pub fn choose_for_disk<'a>(usage: &[(&'a Pod, u64)]) -> Option<&'a Pod> {
+    choose(usage, super::storage::requested)
+}
+
+/// First those that use more than they asked for, then by priority, then by how much more they use.
+fn choose<'a>(usage: &[(&'a Pod, u64)], asked: fn(&Pod) -> i64) -> Option<&'a Pod> {
     let rank = |(pod, used): &&(&Pod, u64)| {
-        let asked = quantity::pod_requests(pod).1.max(0).unsigned_abs();
+        let asked = asked(pod).max(0).unsigned_abs();
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
         let over = i128::from(*used) - i128::from(asked);
         (over <= 0, priority, -over)
@@ -100,5 +109,7 @@ mod tests {
         assert_eq!(chosen(&[(&a, 50), (&b, 20), (&c, 500), (&d, 999)]).as_deref(), Some("b"));
         assert_eq!(chosen(&[(&a, 300), (&b, 20)]).as_deref(), Some("a"));
         assert_eq!(chosen(&[(&d, 999)]), None);
+        let name = choose_for_disk(&[(&a, 5), (&b, 6)]).and_then(|pod| pod.metadata.name.clone());
+        assert_eq!(name.as_deref(), Some("b"));
     }
 }

@@ -362,8 +362,7 @@ impl Worker {
             namespace: identity.namespace.clone(),
             name: identity.name.clone(),
             uid: identity.uid.clone(),
-            // Left out, so that equal events are counted whatever the pod's revision.
-            resource_version: String::new(),
+            resource_version: self.executor.pod.metadata.resource_version.clone().unwrap_or_default(),
             field_path: event.field_path.clone(),
         };
         self.executor.shared.recorder.event(&about, event.warning, &event.reason, event.message.clone());

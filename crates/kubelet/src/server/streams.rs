@@ -36,21 +36,27 @@ impl Server {
             }
             Asked::Exec { container, command } => {
                 let (id, wanted) = self.target(&pod, &container, &given).await?;
-                let stream = stream_request(command, wanted);
                 let accepted = accept(&mut request, Purpose::RemoteCommand);
                 let shared = self.shared.clone();
-                let start = async move {
+                let start = move |size| async move {
+                    let stream = stream_request(command, wanted, size);
                     process(shared.runtime.exec(&id, &stream).await, "error executing command in container")
                 };
                 Ok(self.upgraded(accepted, move |accepted| remote_command(accepted, wanted, start)))
             }
             Asked::Attach { container } => {
                 let (id, wanted) = self.target(&pod, &container, &given).await?;
-                let stream = stream_request(Vec::new(), wanted);
                 let accepted = accept(&mut request, Purpose::RemoteCommand);
                 let shared = self.shared.clone();
-                let start = async move {
-                    process(shared.runtime.attach(&id, &stream).await, "error attaching to container")
+                let start = move |size: Option<(u16, u16)>| async move {
+                    let stream = stream_request(Vec::new(), wanted, None);
+                    let attached = shared.runtime.attach(&id, &stream).await;
+                    if let (Ok(streams), Some(size)) = (&attached, size)
+                        && streams.resize.send(size).await.is_err()
+                    {
+                        tracing::debug!("the container has no terminal to be resized");
+                    }
+                    process(attached, "error attaching to container")
                 };
                 Ok(self.upgraded(accepted, move |accepted| remote_command(accepted, wanted, start)))
             }
@@ -170,9 +176,9 @@ fn accept(
     streaming::accept(request, purpose).map_err(|refusal| refusal.response().map(|text| full(text).boxed()))
 }
 
-fn stream_request(command: Vec<String>, wanted: Wanted) -> StreamRequest {
+fn stream_request(command: Vec<String>, wanted: Wanted, size: Option<(u16, u16)>) -> StreamRequest {
     let Wanted { stdin, stdout, stderr, tty } = wanted;
-    StreamRequest { command, stdin, stdout, stderr: stderr && !tty, tty }
+    StreamRequest { command, stdin, stdout, stderr: stderr && !tty, tty, size }
 }
 
 /// `doing` introduces what the client is told of a failure.
@@ -188,11 +194,10 @@ fn process(started: Result<Streams, RuntimeError>, doing: &'static str) -> Resul
     })
 }
 
-async fn remote_command(
-    accepted: Accepted,
-    wanted: Wanted,
-    start: impl Future<Output = Result<Process, String>> + Send,
-) {
+async fn remote_command<F>(accepted: Accepted, wanted: Wanted, start: impl FnOnce(Option<(u16, u16)>) -> F)
+where
+    F: Future<Output = Result<Process, String>> + Send,
+{
     let done = match accepted.connection().await {
         Ok(connection) => connection.remote_command(wanted, start).await,
         Err(error) => Err(error),
