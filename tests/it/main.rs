@@ -9,6 +9,7 @@ mod cluster;
 mod conformance_api;
 mod conformance_apps;
 mod conformance_cli;
+mod conformance_network;
 mod conformance_node;
 mod conformance_scheduling;
 mod conformance_storage;

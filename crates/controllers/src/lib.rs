@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod garbage_collector;
 pub mod horizontal_pod_autoscaler;
 pub mod job;
+pub mod load_balancer;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -57,6 +58,8 @@ pub struct Config {
     pub authority: Arc<Authority>,
     /// Says whose certificate requests are approved.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Where the addresses of Services of the type `LoadBalancer` come from.
+    pub load_balancing: load_balancer::LoadBalancing,
 }
 
 /// All controllers, wired and not yet running.
@@ -134,6 +137,7 @@ impl Controllers {
             )),
             Arc::new(root_ca::RootCa::new(caches, self.config.root_ca.clone())),
             Arc::new(node_lifecycle::NodeLifecycle::new(caches, self.config.node_grace_period)),
+            Arc::new(load_balancer::LoadBalancers::new(caches, self.config.load_balancing.clone())),
             Arc::new(node_ipam::NodeIpam::new(caches, self.config.node_ranges.clone())),
             Arc::new(pod_gc::PodGarbage::new(caches)),
             Arc::new(cluster_roles::Aggregation::new(caches)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use auth::pki::{CurrentIdentity, server_config};
 use auth::{AccessReviewer, Authenticator};
 use client::{Caches, Client};
-use containers::{Config as RuntimeConfig, EmbeddedRuntime};
+use containers::{Config as RuntimeConfig, EmbeddedRuntime, SandboxNetwork};
 use env::Env;
 use images::{BuiltinFile, ImageConfig, Images};
 use k8s_openapi::api::core::v1::Service;
@@ -25,8 +25,11 @@ use crate::graph::Graph;
 pub const WEB_IMAGE: &str = "kobune.local/web:latest";
 
 /// Where kubelets are expected; another instance on the machine takes any free port.
-const KUBELET_PORT: u16 = 10250;
+pub const KUBELET_PORT: u16 = 10250;
 const DNS_PORT: u16 = 53;
+/// Where CNI plugins and their configurations are expected.
+const CNI_CONFIGURATIONS: &str = "/etc/cni/net.d";
+const CNI_PLUGINS: &str = "/opt/cni/bin";
 
 /// What a node needs of the control plane.
 pub struct Dependencies {
@@ -104,7 +107,7 @@ impl Node {
             data_dir: settings.data_dir.clone(),
             cgroup_root: cgroup_root(settings),
             images: Arc::new(images.clone()),
-            network: Some(Arc::new(network.clone())),
+            network: Some(pod_network(settings, &network)?),
             helper: this_executable()?,
             env: env.clone(),
         };
@@ -154,6 +157,7 @@ impl Node {
             ready.set();
             policies.run(shutdown).await.map_err(|error| Failure::chain(&error).message)
         });
+        self.register_announcer(graph, on, &dependencies.caches);
         let config = services_config(&self.settings);
         let caches = dependencies.caches.clone();
         graph.add("services", &["network"], on, move |ready, shutdown| async move {
@@ -166,6 +170,26 @@ impl Node {
                 }
             });
             proxy.run(synced, shutdown).await.map_err(|error| Failure::chain(&error).message)
+        });
+    }
+
+    /// Without a pool there is nothing to announce.
+    fn register_announcer(&self, graph: &mut Graph, on: &Handle, caches: &Caches) {
+        let settings = &self.settings;
+        if settings.load_balancer_pool.is_empty() {
+            return;
+        }
+        let config = network::AnnouncerConfig {
+            pool: settings.load_balancer_pool.clone(),
+            node: settings.node_name.clone(),
+            node_addresses: vec![settings.node_ip],
+        };
+        let (caches, env) = (caches.clone(), self.env.clone());
+        graph.add("load balancer addresses", &["network"], on, move |ready, shutdown| async move {
+            let announcer = network::Announcer::build(config, &caches, env)
+                .map_err(|error| Failure::chain(&error).message)?;
+            ready.set();
+            announcer.run(shutdown).await.map_err(|error| Failure::chain(&error).message)
         });
     }
 
@@ -241,6 +265,16 @@ impl Node {
         });
         Ok(())
     }
+}
+
+/// What connects pods: the network that the machine is configured for by CNI, or else our own.
+fn pod_network(settings: &Settings, own: &PodNetwork) -> Result<Arc<dyn SandboxNetwork>, Failure> {
+    let results = settings.data_dir.join("run/cni");
+    let found = network::Cni::find(CNI_CONFIGURATIONS.as_ref(), CNI_PLUGINS.as_ref(), &results);
+    Ok(match found.map_err(|error| Failure::chain(&error))? {
+        Some(cni) => Arc::new(cni),
+        None => Arc::new(own.clone()),
+    })
 }
 
 async fn bind_kubelet(settings: &Settings) -> Result<TcpListener, Failure> {

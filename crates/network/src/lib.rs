@@ -5,9 +5,12 @@
 //! both directions, Services work between pods of one node, and no kernel module for filtering bridged frames is
 //! needed. Services themselves are the `proxy` crate's.
 //!
-//! [`Overlay`] is the way to the pods of other nodes, [`Policies`] keeps NetworkPolicies.
+//! [`Overlay`] is the way to the pods of other nodes, [`Policies`] keeps NetworkPolicies,
+//! [`Announcer`] brings load balancers' addresses to a node. [`Cni`] is somebody else's network instead.
 
 mod addresses;
+mod announce;
+mod cni;
 mod kernel;
 pub mod machines;
 pub mod overlay;
@@ -16,6 +19,8 @@ mod pods;
 pub mod policy;
 
 pub use addresses::{AddressPool, PoolError};
+pub use announce::{Announcer, AnnouncerConfig};
+pub use cni::Cni;
 pub use overlay::{Backend, Overlay};
 pub use plan::{Config, NetworkError};
 pub use pods::{PodNetwork, teardown};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
@@ -103,6 +104,23 @@ pub enum Entry {
     Local {
         pod: IpAddr,
     },
+    /// Only clients of certain ranges may ask this frontend.
+    Guarded {
+        at: Frontend,
+    },
+    /// One of those ranges.
+    Allowed {
+        at: Frontend,
+        clients: IpNet,
+    },
+}
+
+/// Where this node is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Place {
+    pub node: String,
+    /// `topology.kubernetes.io/zone`
+    pub zone: Option<String>,
 }
 
 impl std::fmt::Display for Frontend {
@@ -125,6 +143,8 @@ impl std::fmt::Display for Entry {
             Self::Member { at, endpoint } => write!(out, "{at} may stick to {endpoint}"),
             Self::Refused { at, how } => write!(out, "{at}: refused, {how:?}"),
             Self::Local { pod } => write!(out, "local pod {pod}"),
+            Self::Guarded { at } => write!(out, "{at}: guarded"),
+            Self::Allowed { at, clients } => write!(out, "{at}: for {clients}"),
         }
     }
 }
@@ -140,7 +160,7 @@ struct Pools {
 }
 
 /// The entries of a Service with the slices that belong to it.
-pub fn compile_service(service: &Service, slices: &[&EndpointSlice], node: &str) -> BTreeSet<Entry> {
+pub fn compile_service(service: &Service, slices: &[&EndpointSlice], place: &Place) -> BTreeSet<Entry> {
     let mut entries = BTreeSet::new();
     let (Some(spec), false) = (&service.spec, is_ignored(service)) else { return entries };
     for port in spec.ports.iter().flatten() {
@@ -150,7 +170,7 @@ pub fn compile_service(service: &Service, slices: &[&EndpointSlice], node: &str)
             continue;
         };
         for ipv4 in [true, false] {
-            let pools = pools(slices, port, protocol, ipv4, node);
+            let pools = pools(slices, port, protocol, ipv4, place);
             let compiler = Compiler { spec, pools, protocol, ipv4 };
             compiler.port(service, port, number, &mut entries);
         }
@@ -177,6 +197,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn port(&self, service: &Service, port: &ServicePort, number: u16, entries: &mut BTreeSet<Entry>) {
+        self.guard(service, number, entries);
         let internal_local = self.spec.internal_traffic_policy.as_deref() == Some("Local");
         for address in self.cluster_addresses() {
             self.add(self.at(Scope::Address, address, number), internal_local, entries);
@@ -195,6 +216,22 @@ impl Compiler<'_> {
             if external_local {
                 self.add_outside(self.at(Scope::NodePortFromOutside, any, number), entries);
             }
+        }
+    }
+
+    /// `loadBalancerSourceRanges` concern the balancer's own addresses only.
+    fn guard(&self, service: &Service, number: u16, entries: &mut BTreeSet<Entry>) {
+        let ranges = self.spec.load_balancer_source_ranges.iter().flatten();
+        let ranges: Vec<IpNet> = ranges.filter_map(|range| range.trim().parse().ok()).collect();
+        if ranges.is_empty() {
+            return;
+        }
+        let of_family = ranges.iter().filter(|range| range.addr().is_ipv4() == self.ipv4).copied();
+        let clients = IpNet::aggregate(&of_family.collect());
+        for address in self.balancer_addresses(service) {
+            let at = self.at(Scope::Address, address, number);
+            entries.insert(Entry::Guarded { at });
+            entries.extend(clients.iter().map(|clients| Entry::Allowed { at, clients: *clients }));
         }
     }
 
@@ -252,13 +289,16 @@ impl Compiler<'_> {
     }
 
     fn external_addresses(&self, service: &Service) -> Vec<IpAddr> {
-        let external = self.spec.external_ips.iter().flatten().map(String::as_str);
+        let external = self.of_family(self.spec.external_ips.iter().flatten().map(String::as_str));
+        external.into_iter().chain(self.balancer_addresses(service)).collect()
+    }
+
+    fn balancer_addresses(&self, service: &Service) -> Vec<IpAddr> {
         let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
         let ingress = ingress.iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
         let is_balanced = self.spec.type_.as_deref() == Some("LoadBalancer");
-        let ingress = ingress.filter(|_| is_balanced).filter_map(|ingress| ingress.ip.as_deref());
-        self.of_family(external.chain(ingress))
+        self.of_family(ingress.filter(|_| is_balanced).filter_map(|ingress| ingress.ip.as_deref()))
     }
 
     fn of_family<'b>(&self, addresses: impl Iterator<Item = &'b str>) -> Vec<IpAddr> {
@@ -299,9 +339,37 @@ fn condition(endpoint: &Endpoint) -> Condition {
     Condition { ready, draining: serving && terminating }
 }
 
-fn pools(slices: &[&EndpointSlice], port: &ServicePort, protocol: Protocol, ipv4: bool, node: &str) -> Pools {
-    let mut ready = BTreeMap::new();
-    let mut draining = BTreeMap::new();
+/// What matters about an endpoint when one is chosen.
+#[derive(Clone, Copy, Default)]
+struct Standing {
+    is_local: bool,
+    /// Whether the endpoint says for which nodes (or zones) it is, and whether this is one of them.
+    node_hint: Option<bool>,
+    zone_hint: Option<bool>,
+}
+
+fn standing(endpoint: &Endpoint, place: &Place) -> Standing {
+    let hints = endpoint.hints.as_ref();
+    let nodes = hints.and_then(|hints| hints.for_nodes.as_ref()).filter(|nodes| !nodes.is_empty());
+    let zones = hints.and_then(|hints| hints.for_zones.as_ref()).filter(|zones| !zones.is_empty());
+    Standing {
+        is_local: endpoint.node_name.as_deref() == Some(place.node.as_str()),
+        node_hint: nodes.map(|nodes| nodes.iter().any(|node| node.name == place.node)),
+        zone_hint: zones.map(|zones| zones.iter().any(|zone| Some(&zone.name) == place.zone.as_ref())),
+    }
+}
+
+type Candidates = BTreeMap<SocketAddr, Standing>;
+
+fn pools(
+    slices: &[&EndpointSlice],
+    port: &ServicePort,
+    protocol: Protocol,
+    ipv4: bool,
+    place: &Place,
+) -> Pools {
+    let mut ready = Candidates::new();
+    let mut draining = Candidates::new();
     for slice in slices.iter().filter(|slice| is_usable(slice, ipv4)) {
         let Some(number) = slice_port(slice, port, protocol) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
@@ -309,26 +377,72 @@ fn pools(slices: &[&EndpointSlice], port: &ServicePort, protocol: Protocol, ipv4
             else {
                 continue;
             };
-            let is_local = endpoint.node_name.as_deref() == Some(node);
             let condition = condition(endpoint);
+            let at = SocketAddr::new(address, number);
             if condition.ready {
-                ready.insert(SocketAddr::new(address, number), is_local);
+                ready.insert(at, standing(endpoint, place));
             } else if condition.draining {
-                draining.insert(SocketAddr::new(address, number), is_local);
+                draining.insert(at, standing(endpoint, place));
             }
         }
     }
-    let local = |pool: &BTreeMap<SocketAddr, bool>| -> Vec<SocketAddr> {
-        pool.iter().filter(|(_, is_local)| **is_local).map(|(endpoint, _)| *endpoint).collect()
+    let local = |pool: &Candidates| -> Vec<SocketAddr> {
+        pool.iter().filter(|(_, standing)| standing.is_local).map(|(endpoint, _)| *endpoint).collect()
     };
     // Only when nothing is ready are endpoints used that are terminating but still answer.
-    let cluster = if ready.is_empty() { &draining } else { &ready };
+    let cluster = if ready.is_empty() { draining.keys().copied().collect() } else { near(&ready) };
     let ready_here = local(&ready);
     Pools {
-        cluster: cluster.keys().copied().collect(),
+        cluster,
         local: if ready_here.is_empty() { local(&draining) } else { ready_here },
         any: !ready.is_empty() || !draining.is_empty(),
     }
+}
+
+/// The endpoints that are meant for this node, or else for its zone. Hints count only when all endpoints have them
+/// and one of them is meant for here.
+fn near(ready: &Candidates) -> Vec<SocketAddr> {
+    let hints: [fn(&Standing) -> Option<bool>; 2] =
+        [|standing| standing.node_hint, |standing| standing.zone_hint];
+    for hint in hints {
+        let meant: Option<Vec<bool>> = ready.values().map(hint).collect();
+        if let Some(meant) = meant.filter(|meant| meant.contains(&true)) {
+            return ready
+                .keys()
+                .zip(meant)
+                .filter(|(_, here)| *here)
+                .map(|(endpoint, _)| *endpoint)
+                .collect();
+        }
+    }
+    ready.keys().copied().collect()
+}
+
+/// What a balancer in front of the nodes is told on the health-check port of a Service: how many endpoints are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub port: u16,
+    pub local_endpoints: usize,
+}
+
+/// The health-check port of a Service, if it has one.
+pub fn compile_health(service: &Service, slices: &[&EndpointSlice], place: &Place) -> Option<Health> {
+    let spec = service.spec.as_ref().filter(|_| !is_ignored(service))?;
+    let port =
+        spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
+    let local = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let here = endpoints.filter(|endpoint| {
+        condition(endpoint).ready && endpoint.node_name.as_deref() == Some(place.node.as_str())
+    });
+    let pods: BTreeSet<&str> = here
+        .filter_map(|endpoint| {
+            let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
+            uid.or(endpoint.addresses.first().map(String::as_str))
+        })
+        .collect();
+    local.then_some(Health { port, local_endpoints: pods.len() })
 }
 
 fn is_usable(slice: &EndpointSlice, ipv4: bool) -> bool {

@@ -5,6 +5,7 @@
 //! process is away.
 
 pub mod compile;
+mod health;
 mod proxy;
 mod state;
 mod tables;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use client::{Cache, CacheEvent, Caches, typed};
 use env::Shutdown;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use linux::net::NetlinkError;
 use linux::nft::NftError;
@@ -15,11 +15,13 @@ use machinery::{Key, Object};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, oneshot};
 
-use crate::compile::{Entry, compile_pod, compile_service};
+use crate::compile::{Entry, Health, Place, compile_health, compile_pod, compile_service};
+use crate::health::Servers;
 use crate::state::{Changes, Owner, State};
 use crate::tables::Table;
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// So many owners change in one transaction at most.
@@ -55,6 +57,10 @@ pub struct Proxy {
     services: Cache,
     slices: Cache,
     pods: Cache,
+    nodes: Cache,
+    place: Place,
+    health: BTreeMap<Key, Health>,
+    servers: Servers,
     table: Arc<Mutex<Table>>,
     state: State,
     /// The slices of each Service.
@@ -69,6 +75,10 @@ impl Proxy {
         let table = Table::open(&config.table, &config.cluster_cidrs, &config.service_cidrs)?;
         let table = Arc::new(Mutex::new(table));
         Ok(Self {
+            nodes: caches.of::<Node>(),
+            place: Place { node: config.node.clone(), zone: None },
+            health: BTreeMap::new(),
+            servers: Servers::default(),
             config,
             services,
             slices,
@@ -94,6 +104,7 @@ impl Proxy {
         self.services.synced().await;
         self.slices.synced().await;
         self.pods.synced().await;
+        self.nodes.synced().await;
         self.replace().await?;
         // Whoever wanted to know may have gone.
         let _receiver = ready.send(());
@@ -128,13 +139,16 @@ impl Proxy {
             services: self.services.subscribe(),
             slices: self.slices.subscribe(),
             pods: self.pods.subscribe(),
+            nodes: self.nodes.subscribe(),
         }
     }
 
     /// Compiles everything anew and replaces the table.
     async fn replace(&mut self) -> Result<(), ProxyError> {
         self.state = State::default();
+        self.health.clear();
         self.slices_of.clear();
+        self.place.zone = self.zone();
         for slice in self.slices.all() {
             self.note_slice(&slice, true);
         }
@@ -146,7 +160,15 @@ impl Proxy {
             self.compile(&Owner::Pod(pod.key()), &mut all);
         }
         let entries = self.state.entries();
-        self.blocking(move |table| Ok(table.replace(&entries)?)).await
+        self.blocking(move |table| Ok(table.replace(&entries)?)).await?;
+        self.servers.set(&self.health).await;
+        Ok(())
+    }
+
+    /// The zone that this node is in now.
+    fn zone(&self) -> Option<String> {
+        let node = self.nodes.get(&Key::new("", &*self.config.node))?;
+        node.meta().labels.get(ZONE_LABEL).cloned()
     }
 
     /// Waits for changes and applies those that are there.
@@ -161,12 +183,16 @@ impl Proxy {
             owners.extend(self.note(change));
             next = if owners.len() < OWNERS_AT_ONCE { inputs.ready() } else { Ok(None) };
         }
-        if next.is_err() {
+        if next.is_err() || self.zone() != self.place.zone {
             *inputs = self.subscribe();
             return self.replace().await;
         }
         let mut changes = Changes::default();
+        let health = self.health.clone();
         owners.iter().for_each(|owner| self.compile(owner, &mut changes));
+        if self.health != health {
+            self.servers.set(&self.health).await;
+        }
         if changes.is_empty() {
             return Ok(());
         }
@@ -183,6 +209,7 @@ impl Proxy {
         match change {
             Change::Service(event) => vec![Owner::Service(event.object().key())],
             Change::Slice(event) => self.note_slice_event(&event).into_iter().map(Owner::Service).collect(),
+            Change::Node => Vec::new(),
             Change::Pod(event) => {
                 let key = event.object().key();
                 self.is_here(event.object()).then_some(Owner::Pod(key)).into_iter().collect()
@@ -235,7 +262,8 @@ impl Proxy {
         self.state.update(owner, entries, changes);
     }
 
-    fn service_entries(&self, key: &Key) -> BTreeSet<Entry> {
+    fn service_entries(&mut self, key: &Key) -> BTreeSet<Entry> {
+        self.health.remove(key);
         let Some(service) = self.services.get(key).and_then(|service| usable::<Service>(&service)) else {
             return BTreeSet::new();
         };
@@ -244,7 +272,10 @@ impl Proxy {
             keys.filter_map(|key| self.slices.get(key)).filter_map(|slice| usable::<EndpointSlice>(&slice));
         let slices: Vec<Arc<EndpointSlice>> = slices.collect();
         let slices: Vec<&EndpointSlice> = slices.iter().map(|slice| &**slice).collect();
-        compile_service(&service, &slices, &self.config.node)
+        if let Some(health) = compile_health(&service, &slices, &self.place) {
+            self.health.insert(key.clone(), health);
+        }
+        compile_service(&service, &slices, &self.place)
     }
 
     /// The kernel answers when it is done, which may take a while with many Services.
@@ -271,12 +302,15 @@ struct Inputs {
     services: broadcast::Receiver<CacheEvent>,
     slices: broadcast::Receiver<CacheEvent>,
     pods: broadcast::Receiver<CacheEvent>,
+    nodes: broadcast::Receiver<CacheEvent>,
 }
 
 enum Change {
     Service(CacheEvent),
     Slice(CacheEvent),
     Pod(CacheEvent),
+    /// Perhaps this one is in another zone now.
+    Node,
 }
 
 /// Changes were missed: everything must be read again.
@@ -289,6 +323,7 @@ impl Inputs {
             event = self.services.recv() => event.ok().map(Change::Service),
             event = self.slices.recv() => event.ok().map(Change::Slice),
             event = self.pods.recv() => event.ok().map(Change::Pod),
+            event = self.nodes.recv() => event.ok().map(|_| Change::Node),
         }
     }
 
@@ -310,6 +345,9 @@ impl Inputs {
         if let Some(change) = take(&mut self.slices, Change::Slice)? {
             return Ok(Some(change));
         }
-        take(&mut self.pods, Change::Pod)
+        if let Some(change) = take(&mut self.pods, Change::Pod)? {
+            return Ok(Some(change));
+        }
+        take(&mut self.nodes, |_| Change::Node)
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use machinery::Key;
 
 use crate::compile::{Entry, Frontend, Protocol};
@@ -25,6 +26,8 @@ enum Slot {
     Member(Frontend, SocketAddr),
     Refused(Frontend),
     Local(IpAddr),
+    Guarded(Frontend),
+    Allowed(Frontend, IpNet),
 }
 
 fn slot(entry: &Entry) -> Slot {
@@ -34,6 +37,8 @@ fn slot(entry: &Entry) -> Slot {
         Entry::Member { at, endpoint } => Slot::Member(*at, *endpoint),
         Entry::Refused { at, .. } => Slot::Refused(*at),
         Entry::Local { pod } => Slot::Local(*pod),
+        Entry::Guarded { at } => Slot::Guarded(*at),
+        Entry::Allowed { at, clients } => Slot::Allowed(*at, *clients),
     }
 }
 

@@ -56,11 +56,21 @@ enum Map {
     Affinity,
     Refused,
     Local,
+    Guarded,
+    Allowed,
 }
 
 impl Map {
-    const ALL: [Self; 6] =
-        [Self::Frontends, Self::Endpoints, Self::Members, Self::Affinity, Self::Refused, Self::Local];
+    const ALL: [Self; 8] = [
+        Self::Frontends,
+        Self::Endpoints,
+        Self::Members,
+        Self::Affinity,
+        Self::Refused,
+        Self::Local,
+        Self::Guarded,
+        Self::Allowed,
+    ];
 
     fn set(self, ipv4: bool) -> Set {
         let address = if ipv4 { Type::Ipv4 } else { Type::Ipv6 };
@@ -73,6 +83,8 @@ impl Map {
             Self::Members => Set::members(&name, &[&at[..], &target].concat()),
             Self::Affinity => Set::map(&name, &[&[address], &at[..]].concat(), &target).filled_by_packets(),
             Self::Local => Set::members(&name, &[address, address]),
+            Self::Guarded => Set::members(&name, &at),
+            Self::Allowed => Set::members(&name, &[&at[..], &[address]].concat()).with_intervals(),
         }
     }
 
@@ -84,6 +96,8 @@ impl Map {
             Self::Affinity => "affinity",
             Self::Refused => "refused",
             Self::Local => "local",
+            Self::Guarded => "guarded",
+            Self::Allowed => "allowed",
         };
         format!("{name}{}", if ipv4 { 4 } else { 6 })
     }
@@ -172,6 +186,18 @@ impl Layout {
         rule
     }
 
+    /// Drops what comes to a guarded frontend from clients who may not ask it.
+    fn guard(&self) -> Rule {
+        let contains =
+            |map: Map, invert| Expression::Contains { set: map.name(self.ipv4), key: self.scope(), invert };
+        let mut rule = [self.family(), self.key(Scope::Address)].concat();
+        rule.push(contains(Map::Guarded, false));
+        rule.push(self.network(true, self.endpoint()));
+        rule.push(contains(Map::Allowed, true));
+        rule.push(verdict(Verdict::Drop));
+        rule
+    }
+
     fn translate(&self) -> Expression {
         let family = if self.ipv4 { Family::Ipv4 } else { Family::Ipv6 };
         let (address, port) = (self.endpoint(), Some(self.endpoint_port()));
@@ -224,10 +250,12 @@ fn chains(cluster: &[IpNet], services: &[IpNet]) -> Vec<(Chain, Vec<Rule>)> {
         each.collect()
     };
     let inside = ask(Map::Frontends, &[Scope::Address, Scope::NodePort]);
-    let mut prerouting: Vec<Rule> = cluster
-        .iter()
-        .map(|range| [within(*range, true), vec![verdict(Verdict::Goto("inside".into()))]].concat())
-        .collect();
+    let mut prerouting: Vec<Rule> = LAYOUTS.iter().map(Layout::guard).collect();
+    prerouting.extend(
+        cluster
+            .iter()
+            .map(|range| [within(*range, true), vec![verdict(Verdict::Goto("inside".into()))]].concat()),
+    );
     prerouting.push(vec![verdict(Verdict::Goto("outside".into()))]);
     // Clients outside see their answers come from the machine they asked, so the endpoint must answer through it:
     // the mark has the source translated. It must not stay on packets that are none of ours.
@@ -379,6 +407,12 @@ fn element(entry: &Entry) -> (bool, Map, Element) {
         Entry::Refused { at, how } => {
             let verdict = if *how == Refusal::Drop { Verdict::Drop } else { Verdict::Goto("refuse".into()) };
             (at.address.is_ipv4(), Map::Refused, Element::new(fields(at).bytes(), Value::Verdict(verdict)))
+        }
+        Entry::Guarded { at } => (at.address.is_ipv4(), Map::Guarded, Element::member(fields(at).bytes())),
+        Entry::Allowed { at, clients } => {
+            let key = |client: IpAddr| fields(at).ip(client).bytes();
+            let (first, last) = (key(clients.network()), Some(key(clients.broadcast())));
+            (at.address.is_ipv4(), Map::Allowed, Element { key: first, key_end: last, ..Element::default() })
         }
         Entry::Local { pod } => {
             (pod.is_ipv4(), Map::Local, Element::member(Fields::new().ip(*pod).ip(*pod).bytes()))

@@ -63,7 +63,7 @@ fn group(spec: &ServiceSpec, backends: &[Backend]) -> BTreeMap<Group, BTreeMap<S
             let address = backend.addresses.iter().find(|address| address.is_ipv6() == (family == "IPv6"));
             if let Some(address) = address {
                 let uid = backend.target["uid"].as_str().unwrap_or_default().to_owned();
-                let endpoint = endpoint(backend, address.to_string());
+                let endpoint = endpoint(spec, backend, address.to_string());
                 groups.entry((family, backend.ports.clone())).or_default().insert(uid, endpoint);
             }
         }
@@ -71,7 +71,7 @@ fn group(spec: &ServiceSpec, backends: &[Backend]) -> BTreeMap<Group, BTreeMap<S
     groups
 }
 
-fn endpoint(backend: &Backend, address: String) -> Value {
+fn endpoint(spec: &ServiceSpec, backend: &Backend, address: String) -> Value {
     let mut endpoint = json!({
         "addresses": [address],
         "conditions": {
@@ -87,7 +87,28 @@ fn endpoint(backend: &Backend, address: String) -> Value {
             endpoint[field] = json!(value);
         }
     }
+    if let Some(hints) = hints(spec, backend) {
+        endpoint["hints"] = hints;
+    }
     endpoint
+}
+
+/// For whom an endpoint is meant: those of its zone, or of its node, as `trafficDistribution` says.
+fn hints(spec: &ServiceSpec, backend: &Backend) -> Option<Value> {
+    let distribution = spec.traffic_distribution.as_deref()?;
+    let zone = backend.zone.as_ref().map(|zone| json!([{"name": zone}]));
+    let node = backend.node.as_ref().map(|node| json!([{"name": node}]));
+    match distribution {
+        "PreferClose" | "PreferSameZone" => zone.map(|zone| json!({"forZones": zone})),
+        "PreferSameNode" => {
+            let mut hints = json!({"forNodes": node?});
+            if let Some(zone) = zone {
+                hints["forZones"] = zone;
+            }
+            Some(hints)
+        }
+        _ => None,
+    }
 }
 
 /// Brings one slice up to date and takes what it holds off `wanted`.

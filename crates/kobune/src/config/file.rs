@@ -1,4 +1,5 @@
-//! The configuration file. The fields are the flags, in camel case; `registries` and `backend` have no flag.
+//! The configuration file. The fields are the flags, in camel case; `registries`, `backend` and
+//! `loadBalancerPool` have no flag.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,8 @@ pub struct File {
     pub backend: network::Backend,
     /// A directory whose manifests are pods of this node.
     pub pod_manifest_path: Option<PathBuf>,
+    /// Ranges of which Services of the type `LoadBalancer` get addresses; without, they get the nodes' own.
+    pub load_balancer_pool: Vec<IpNet>,
     pub log: Option<String>,
 }
 

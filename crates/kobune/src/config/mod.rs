@@ -36,6 +36,7 @@ pub struct Settings {
     pub registries: Registries,
     pub backend: network::Backend,
     pub join: Join,
+    pub load_balancer_pool: Vec<IpNet>,
     /// Names the bridge, the nftables table and the cgroup of this instance.
     pub instance: String,
     pub pod_manifest_path: Option<PathBuf>,
@@ -77,6 +78,7 @@ impl Settings {
             registries: file.registries,
             backend: file.backend,
             join: Join { server: file.server, token: file.token, token_file: file.token_file },
+            load_balancer_pool: file.load_balancer_pool,
             instance: instance(&data_dir),
             pod_manifest_path: file.pod_manifest_path,
             log: flags.log.clone().or(file.log),

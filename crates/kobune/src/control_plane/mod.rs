@@ -212,6 +212,10 @@ impl ControlPlane {
             authority: self.authority.clone(),
             authorizer: self.authorizer.clone(),
             tokens: self.issuer,
+            load_balancing: controllers::load_balancer::LoadBalancing {
+                pool: self.settings.load_balancer_pool.clone(),
+                reserved_ports: vec![self.settings.listen.port(), crate::node::KUBELET_PORT],
+            },
         };
         let (server, env, shared) = (self.server.clone(), self.env.clone(), caches.clone());
         graph.add("controllers", &["cluster"], on, move |ready, shutdown| async move {

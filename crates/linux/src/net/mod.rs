@@ -4,6 +4,7 @@
 //! handful of system calls on a socket that stays open.
 
 pub mod address;
+pub mod arp;
 pub mod conntrack;
 pub mod link;
 pub mod monitor;

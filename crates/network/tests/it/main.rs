@@ -1,5 +1,6 @@
 //! The network against the kernel, in network namespaces of the tests' own. Needs root; skips without.
 
+mod announce;
 mod overlay;
 mod pods;
 mod policy;

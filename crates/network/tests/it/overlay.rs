@@ -28,9 +28,9 @@ struct Node {
     thread: std::thread::JoinHandle<()>,
 }
 
-struct Lab {
-    directory: PathBuf,
-    server: TestServer,
+pub struct Lab {
+    pub directory: PathBuf,
+    pub server: TestServer,
     backend: Backend,
     six: bool,
 }
@@ -43,7 +43,7 @@ where
 }
 
 impl Lab {
-    async fn new(directory: PathBuf, backend: Backend, six: bool) -> Self {
+    pub async fn new(directory: PathBuf, backend: Backend, six: bool) -> Self {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         let lo = socket.link("lo").unwrap().unwrap();
         socket.set_up(lo.index).unwrap();
@@ -79,7 +79,7 @@ impl Lab {
     }
 
     /// Plugs a namespace into the bridge.
-    fn plug(&self, number: u8) -> PathBuf {
+    pub fn plug(&self, number: u8) -> PathBuf {
         let netns = self.directory.join(format!("node{number}"));
         namespace::create(&netns).unwrap();
         let mut socket = Socket::open(Protocol::Route).unwrap();
@@ -132,7 +132,7 @@ impl Lab {
     }
 
     /// Waits until something is so; how long that took.
-    async fn until(&self, what: &str, is_so: impl Fn() -> bool) -> Duration {
+    pub async fn until(&self, what: &str, is_so: impl Fn() -> bool) -> Duration {
         let start = Instant::now();
         while !is_so() {
             assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}");

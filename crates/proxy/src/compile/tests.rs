@@ -19,11 +19,15 @@ fn spec(extra: Value) -> Value {
     json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec})
 }
 
+fn place() -> Place {
+    Place { node: "here".into(), zone: Some("z1".into()) }
+}
+
 fn check(service: Value, slices: &[Value], expected: Expect) {
     let service: Service = serde_json::from_value(service).unwrap();
     let slices: Vec<EndpointSlice> =
         slices.iter().map(|s| serde_json::from_value(s.clone()).unwrap()).collect();
-    let entries = compile_service(&service, &slices.iter().collect::<Vec<_>>(), "here");
+    let entries = compile_service(&service, &slices.iter().collect::<Vec<_>>(), &place());
     expected.assert_eq(&entries.iter().map(|entry| format!("{entry}\n")).collect::<String>());
 }
 
@@ -196,4 +200,89 @@ fn host_ports_of_pods_on_this_node() {
     "#]]
     .assert_eq(&text(&pod("here", "Running")));
     assert_eq!(text(&pod("there", "Running")) + &text(&pod("here", "Succeeded")), "");
+}
+
+fn endpoints_chosen(endpoints: Value) -> Vec<String> {
+    let service: Service = serde_json::from_value(spec(json!({}))).unwrap();
+    let slice: EndpointSlice = serde_json::from_value(slice(endpoints)).unwrap();
+    let entries = compile_service(&service, &[&slice], &place());
+    let chosen = entries.iter().filter_map(|entry| match entry {
+        Entry::Endpoint { endpoint, .. } => Some(endpoint.ip().to_string()),
+        _ => None,
+    });
+    chosen.collect()
+}
+
+#[test]
+fn hints_lead_to_the_node_or_the_zone_when_all_endpoints_have_them() {
+    let endpoint = |address: &str, zone: Option<&str>, node: Option<&str>| {
+        let mut hints = json!({});
+        if let Some(zone) = zone {
+            hints["forZones"] = json!([{"name": zone}]);
+        }
+        if let Some(node) = node {
+            hints["forNodes"] = json!([{"name": node}]);
+        }
+        json!({"addresses": [address], "hints": hints})
+    };
+    for (endpoints, expected) in [
+        (
+            vec![endpoint("10.0.0.1", Some("z1"), None), endpoint("10.0.0.2", Some("z2"), None)],
+            vec!["10.0.0.1"],
+        ),
+        (vec![endpoint("10.0.0.1", Some("z2"), None)], vec!["10.0.0.1"]),
+        (
+            vec![endpoint("10.0.0.1", Some("z1"), None), endpoint("10.0.0.2", None, None)],
+            vec!["10.0.0.1", "10.0.0.2"],
+        ),
+        (
+            vec![
+                endpoint("10.0.0.1", Some("z1"), Some("there")),
+                endpoint("10.0.0.2", Some("z2"), Some("here")),
+            ],
+            vec!["10.0.0.2"],
+        ),
+        (
+            vec![
+                endpoint("10.0.0.1", Some("z1"), Some("there")),
+                endpoint("10.0.0.2", Some("z2"), Some("far")),
+            ],
+            vec!["10.0.0.1"],
+        ),
+    ] {
+        assert_eq!(endpoints_chosen(json!(endpoints)), expected, "{endpoints:?}");
+    }
+}
+
+#[test]
+fn source_ranges_guard_the_balancers_addresses_only() {
+    let mut service = spec(json!({"type": "LoadBalancer", "externalIPs": ["192.0.2.9"],
+        "loadBalancerSourceRanges": ["198.51.100.0/25", "198.51.100.128/25", "2001:db8::/32"]}));
+    service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}});
+    let service: Service = serde_json::from_value(service).unwrap();
+    let slice: EndpointSlice = serde_json::from_value(slice(ready())).unwrap();
+    let entries = compile_service(&service, &[&slice], &place());
+    let guards: Vec<String> = entries
+        .iter()
+        .filter(|entry| matches!(entry, Entry::Guarded { .. } | Entry::Allowed { .. }))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        guards,
+        ["Address 203.0.113.7:80 Tcp: guarded", "Address 203.0.113.7:80 Tcp: for 198.51.100.0/24"]
+    );
+}
+
+#[test]
+fn health_is_the_number_of_ready_endpoints_here() {
+    let health = |extra: Value, endpoints: Value| {
+        let service: Service = serde_json::from_value(spec(extra)).unwrap();
+        let slice: EndpointSlice = serde_json::from_value(slice(endpoints)).unwrap();
+        compile_health(&service, &[&slice], &place()).map(|health| (health.port, health.local_endpoints))
+    };
+    let local =
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30100});
+    assert_eq!(health(local.clone(), ready()), Some((30100, 1)));
+    assert_eq!(health(local, json!([])), Some((30100, 0)));
+    assert_eq!(health(json!({"type": "LoadBalancer"}), ready()), None);
 }

@@ -302,6 +302,17 @@ fn host_ports_and_outside_clients() {
         local["externalTrafficPolicy"] = "Local".into();
         node.service(local);
         node.eventually("a 192.0.2.2", || inside(&outside, || fetch("192.0.2.1:30080"))).await;
+        for (ranges, expected) in [("192.0.2.0/24", "a 10.42.0.1"), ("198.51.100.0/24", "TimedOut")] {
+            let mut balanced = http();
+            balanced["type"] = "LoadBalancer".into();
+            balanced["loadBalancerSourceRanges"] = json!([ranges]);
+            node.api.put(
+                "services",
+                json!({"metadata": {"name": "web", "namespace": "d"}, "spec": balanced,
+                "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}),
+            );
+            node.eventually(expected, || inside(&outside, || fetch("203.0.113.7:80"))).await;
+        }
         node.api.remove("pods", "p");
         node.eventually("ConnectionRefused", || inside(&outside, || fetch("192.0.2.1:8888"))).await;
         neighbour.teardown().await.unwrap();
