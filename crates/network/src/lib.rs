@@ -7,6 +7,10 @@
 //!
 //! [`Overlay`] is the way to the pods of other nodes, [`Policies`] keeps NetworkPolicies,
 //! [`Announcer`] brings load balancers' addresses to a node. [`Cni`] is somebody else's network instead.
+//!
+//! On a node that joins a cluster [`Config::pod_cidrs`] is empty: [`Overlay`] learns the ranges from the node's own
+//! Node object and gives them to [`PodNetwork`]; pods, and whoever needs [`PodNetwork::gateways`], wait for
+//! [`PodNetwork::ranges_known`].
 
 mod addresses;
 mod announce;

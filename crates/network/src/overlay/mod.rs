@@ -47,8 +47,6 @@ pub struct Overlay {
     /// All nodes but this one.
     leases: BTreeMap<String, Lease>,
     own: Lease,
-    /// The last patch of this node's annotations that the API took.
-    published: Option<Lease>,
 }
 
 impl Overlay {
@@ -66,7 +64,6 @@ impl Overlay {
             network,
             leases: BTreeMap::new(),
             own: Lease::default(),
-            published: None,
         })
     }
 
@@ -185,9 +182,6 @@ impl Overlay {
     }
 
     fn forget(&mut self, name: &str) -> bool {
-        if name == self.node {
-            self.published = None;
-        }
         self.leases.remove(name).is_some()
     }
 
@@ -255,7 +249,7 @@ impl Overlay {
         }
         let ranges: Vec<IpNet> = config.pod_cidrs.clone();
         let lease = Lease::own(&config.backend, &ranges, &config.node_addresses, &self.own.overwrite);
-        if self.published.as_ref() == Some(&lease) || self.own == lease {
+        if self.own == lease {
             return Ok(());
         }
         let patch = json!({"metadata": {"annotations": lease.annotations(&config.backend)}});
@@ -263,7 +257,6 @@ impl Overlay {
         patched.map_err(|status| {
             NetworkError::Config(format!("cannot publish how this node is reached: {status}"))
         })?;
-        self.published = Some(lease);
         Ok(())
     }
 }
