@@ -93,7 +93,7 @@ impl Lab {
 
     /// The name of the server that answers at an address or name, as `asker` sees it; empty when none does.
     pub fn who(&self, at: &str) -> String {
-        self.ask(&format!("wget -q -T 3 -O - http://{at}/hostname"))
+        self.ask(&format!("wget -q -O - http://{at}/hostname"))
     }
 
     pub fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -102,8 +102,7 @@ impl Lab {
 
     /// Waits until every backend, and nobody else, answers there.
     pub fn until_all_answer(&self, at: &str) {
-        let script =
-            format!("for i in $(seq 1 40); do wget -q -T 3 -O - http://{at}/hostname; done | sort -u");
+        let script = format!("for i in $(seq 1 40); do wget -q -O - http://{at}/hostname; done | sort -u");
         let mut names: Vec<&str> = self.backends.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         self.until(&format!("all answer at {at}"), |lab| lab.ask(&script).lines().eq(names.iter().copied()));

@@ -34,7 +34,7 @@ fn api_server_is_a_service(lab: &Lab) {
 fn http_between_pods(lab: &Lab) {
     for (from, _) in &lab.backends {
         for (name, address) in &lab.backends {
-            let script = format!("wget -q -T 3 -O - http://{address}:8080/hostname");
+            let script = format!("wget -q -O - http://{address}:8080/hostname");
             lab.until(&format!("{from} reaches {name}"), |lab| lab.ask_in(from, &script) == *name);
         }
     }

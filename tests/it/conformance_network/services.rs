@@ -43,7 +43,7 @@ fn node_port(lab: &Lab) {
 
 /// Whether all of several requests are answered by one.
 fn is_sticky(lab: &Lab, place: &str) -> bool {
-    let script = format!("for i in $(seq 1 16); do wget -q -T 3 -O - http://{place}/hostname; done");
+    let script = format!("for i in $(seq 1 16); do wget -q -O - http://{place}/hostname; done");
     let answers = lab.ask(&script);
     let names: std::collections::BTreeSet<&str> = answers.lines().collect();
     names.len() == 1 && answers.lines().count() == 16
