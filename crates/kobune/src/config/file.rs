@@ -36,7 +36,7 @@ pub struct File {
     /// A directory whose manifests are pods of this node.
     pub pod_manifest_path: Option<PathBuf>,
     /// Ranges of which Services of the type `LoadBalancer` get addresses; without, they get the nodes' own.
-    pub load_balancer_pool: Vec<IpNet>,
+    pub load_balancer_pool: Vec<ipnet::IpNet>,
     pub log: Option<String>,
 }
 
