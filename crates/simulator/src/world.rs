@@ -229,6 +229,7 @@ async fn serve(server: &TestServer, env: &Env, door: &Door) {
         tokens: Arc::new(NoTokens),
         authority: Arc::new(authority),
         authorizer: Arc::new(AllowAll),
+        load_balancing: controllers::load_balancer::LoadBalancing::default(),
     };
     let door_to = server.server.clone();
     let client_of = move |_: &str| door_to.client(User::system_masters("system:kube-controller-manager"));

@@ -49,7 +49,7 @@ fn serve(
     code: i32,
 ) -> tokio::task::JoinHandle<Result<(), StreamError>> {
     let connection = Connection::new(io, protocol);
-    tokio::spawn(connection.remote_command(EVERYTHING, |_| async move { Ok(echo(code)) }))
+    tokio::spawn(connection.remote_command(EVERYTHING, move |_| async move { Ok(echo(code)) }))
 }
 
 #[tokio::test]

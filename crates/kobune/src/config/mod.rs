@@ -251,7 +251,7 @@ mod tests {
             ("nodeName: a\nlisten: host\n", "line 2: listen: invalid socket address syntax; write HOST:PORT"),
             (
                 "clusterCIDR: 10.0.0.0/40\n",
-                "line 1: clusterCIDR: invalid IP address syntax; write ADDRESS/LENGTH",
+                "line 1: clusterCIDR: \"10.0.0.0/40\" is not an address range; write ADDRESS/LENGTH",
             ),
             (
                 "registries:\n  foo:\n    plainHttp: perhaps\n",

@@ -130,6 +130,7 @@ impl World {
             tokens: world.issuer.clone(),
             authority: Arc::new(Authority::ephemeral("test", &world.test.env).unwrap()),
             authorizer: world.authorizer.clone(),
+            load_balancing: controllers::load_balancer::LoadBalancing::default(),
             node_ranges: controllers::node_ipam::NodeRanges { ranges: Vec::new(), first: None },
         };
         let caches = Caches::new(world.test.client(), world.test.shutdown().clone());
