@@ -74,7 +74,7 @@ fn a_wrong_token_is_refused_with_the_remedy() {
         let mut command = std::process::Command::new(crate::cluster::binary());
         command.args(["agent", "--server", &url, "--token", token, "--node-name", "other"]);
         let output = command.arg("--data-dir").arg(&other).output().unwrap();
-        assert_eq!(output.status.code().is_some_and(|code| code > 0), true, "{output:?}");
+        assert!(output.status.code().is_some_and(|code| code > 0), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     assert!(agent("nonsense").contains("kobune token create"));

@@ -61,7 +61,7 @@ impl Walk<'_> {
 
     fn all(&self) {
         self.machine_and_controller();
-        self.into_pods();
+        self.inside_pods();
         self.terminal();
         self.files();
         self.ports();
@@ -96,7 +96,7 @@ impl Walk<'_> {
         self.cluster.wait_for_pods("run=my-nginx", 2);
     }
 
-    fn into_pods(&self) {
+    fn inside_pods(&self) {
         let image = format!("--image={}", self.image);
         self.kubectl(&["run", "box", &image, "--command", "--", "sh", "-c", TALKER]);
         self.kubectl(&["wait", "--for=condition=Ready", "pod/box", "--timeout=90s"]);

@@ -79,8 +79,9 @@ fn marks() -> Result<BTreeMap<String, Vec<String>>, Failure> {
 }
 
 fn function_name(line: &str) -> Option<&str> {
-    let rest = line.trim().trim_start_matches("async ").strip_prefix("fn ")?;
-    rest.split('(').next()
+    let words = ["pub ", "pub(crate) ", "pub(super) ", "async "];
+    let line = words.iter().fold(line.trim(), |line, word| line.strip_prefix(word).unwrap_or(line));
+    line.strip_prefix("fn ")?.split(['(', '<']).next()
 }
 
 /// All Rust files of the repository, in order.

@@ -45,7 +45,10 @@ fn faults_of(path: &Path, text: &str) -> Vec<String> {
     let shown = path.display().to_string();
     // What follows the tests' module is not shipped.
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let is_test = shown.contains("/tests/") || shown.ends_with("tests.rs") || shown.starts_with("xtask");
+    let is_test = shown.starts_with("tests/")
+        || shown.contains("/tests/")
+        || shown.ends_with("tests.rs")
+        || shown.starts_with("xtask");
     let krate = shown.strip_prefix("crates/").and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let plans = shown.ends_with("/plan.rs");
     let mut faults = Vec::new();

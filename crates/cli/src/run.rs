@@ -237,7 +237,17 @@ impl Run {
             session.err.line("If you don't see a command prompt, try pressing enter.")?;
         }
         let streams = Streams { stdin: self.stdin, tty };
-        exec::attach(session, &item, &self.name, streams).await?;
+        match exec::attach(session, &item, &self.name, streams).await {
+            Err(error) if !matches!(error, Error::Exit(_)) => {
+                // The container may have ended meanwhile; what it said is in its log.
+                let name = &self.name;
+                let warning =
+                    format!("couldn't attach to pod/{name}, falling back to streaming logs: {error}");
+                session.err.line(format!("warning: {warning}"))?;
+                crate::logs::whole(session, &item).await?;
+            }
+            attached => attached?,
+        }
         if self.restart == "Always" {
             return Ok(());
         }

@@ -236,7 +236,7 @@ impl Node {
             stop_mode,
             ..kubelet::Config::new(settings.node_name.clone())
         };
-        let tls = server_config(dependencies.serving, &[dependencies.authority.clone()])
+        let tls = server_config(dependencies.serving, std::slice::from_ref(&dependencies.authority))
             .map_err(|error| Failure::chain(&error))?;
         let server = kubelet::ServerConfig {
             listener: self.listener,

@@ -248,9 +248,9 @@ mod tests {
     fn the_api_follows_the_directory() {
         let (old, new) = (pod("web", "a"), pod("web", "b"));
         let mirror = || mirror_of(&old, "n1");
-        check(&[old.clone()], &[], &["web-n1"], &[]);
-        check(&[old.clone()], &[stored(mirror(), false)], &[], &[]);
-        check(&[new.clone()], &[stored(mirror(), false)], &[], &["web-n1"]);
+        check(std::slice::from_ref(&old), &[], &["web-n1"], &[]);
+        check(std::slice::from_ref(&old), &[stored(mirror(), false)], &[], &[]);
+        check(std::slice::from_ref(&new), &[stored(mirror(), false)], &[], &["web-n1"]);
         check(&[new], &[stored(mirror(), true)], &[], &[]);
         check(&[], &[stored(mirror(), false)], &[], &["web-n1"]);
         let other = json!({"metadata": {"name": "x", "namespace": "default"}});

@@ -4,13 +4,34 @@
 //! (`k8s.io/apimachinery/pkg/api/errors`, `k8s.io/apimachinery/pkg/util/validation/field`).
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Serialize};
 
-/// An API error (or, for deletes, a success) as clients see it.
+/// An API error (or, for deletes, a success) as clients see it. It is one pointer wide, so that a `Result` with it
+/// costs the successful path nothing; its fields are reached through `Deref`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Status(Box<Fields>);
+
+impl Deref for Status {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
+impl DerefMut for Status {
+    fn deref_mut(&mut self) -> &mut Fields {
+        &mut self.0
+    }
+}
+
+/// The fields of [`Status`] as they are written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub struct Fields {
     #[serde(default = "kind")]
     pub kind: String,
     #[serde(default = "api_version")]
@@ -163,7 +184,7 @@ fn json(value: &impl Serialize) -> String {
 impl Status {
     /// A failure with no details.
     pub fn failure(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Fields {
             kind: kind(),
             api_version: api_version(),
             metadata: ListMeta::default(),
@@ -172,7 +193,7 @@ impl Status {
             reason: reason.to_owned(),
             details: None,
             code,
-        }
+        }))
     }
 
     /// The answer to a delete that removed the object at once.

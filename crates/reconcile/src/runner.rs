@@ -1,6 +1,5 @@
 //! Runs controllers: events to keys, keys to plans, failures to back-off.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,22 +140,15 @@ pub async fn run_queue<K>(
     workers.shutdown().await;
 }
 
-fn work<K>(
-    name: &'static str,
-    queue: Arc<Queue<K>>,
-    reconciler: Arc<dyn Reconcile<K>>,
-    key: K,
-) -> impl Future<Output = ()> + Send
+async fn work<K>(name: &'static str, queue: Arc<Queue<K>>, reconciler: Arc<dyn Reconcile<K>>, key: K)
 where
     K: Ord + Clone + Send + Sync + std::fmt::Debug + 'static,
 {
-    async move {
-        match reconciler.reconcile(&key).await {
-            Ok(again) => queue.done(&key, again),
-            Err(status) => {
-                tracing::debug!(controller = name, ?key, %status, "will try again");
-                queue.failed(&key);
-            }
+    match reconciler.reconcile(&key).await {
+        Ok(again) => queue.done(&key, again),
+        Err(status) => {
+            tracing::debug!(controller = name, ?key, %status, "will try again");
+            queue.failed(&key);
         }
     }
 }

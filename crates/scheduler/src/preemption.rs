@@ -148,7 +148,7 @@ fn try_node<'a>(
         filters.removed(other, node);
     }
     let promised = promise(context, filters, &mut emptier);
-    possible.sort_by(|a, b| importance(b).cmp(&importance(a)));
+    possible.sort_by_key(|pod| Reverse(importance(pod)));
     let result = match filters.filter(&emptier) {
         Err((_, rejection)) => Err(rejection.reasons().to_vec()),
         Ok(()) => Ok(reprieve(filters, node, &mut emptier, &possible, budgets)),
@@ -207,7 +207,7 @@ fn reprieve(
             victims.push(pod.clone());
         }
     }
-    victims.sort_by(|a, b| importance(b).cmp(&importance(a)));
+    victims.sort_by_key(|pod| Reverse(importance(pod)));
     (victims, violations)
 }
 

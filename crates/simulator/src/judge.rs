@@ -16,8 +16,7 @@ pub struct Picture {
 
 /// What is missing, if anything.
 pub fn missing(picture: &Picture, nodes: usize) -> Option<String> {
-    let ready: BTreeSet<&str> =
-        picture.nodes.iter().filter(|node| is_sound(node)).map(|node| name(node)).collect();
+    let ready: BTreeSet<&str> = picture.nodes.iter().filter(|node| is_sound(node)).map(name).collect();
     if ready.len() != nodes {
         return Some(format!("{} of {nodes} nodes are ready", ready.len()));
     }

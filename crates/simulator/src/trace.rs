@@ -90,7 +90,7 @@ impl Shared {
                 None => self.cluster.remove_node(name),
                 Some(value) => {
                     let object = object(value).map_err(|error| error.to_string())?;
-                    self.cluster.set_node(NodeInfo::read(&object).map_err(|status| status.message)?);
+                    self.cluster.set_node(NodeInfo::read(&object).map_err(|status| status.to_string())?);
                 }
             }
             return Ok(());
@@ -103,7 +103,7 @@ impl Shared {
             return Ok(());
         };
         let object = object(value).map_err(|error| error.to_string())?;
-        match PodInfo::read(&object).map_err(|status| status.message)? {
+        match PodInfo::read(&object).map_err(|status| status.to_string())? {
             Seen::Placed(pod) => self.placed(pod),
             Seen::Waiting(_) | Seen::Other => {
                 self.cluster.remove_pod(&key);

@@ -121,8 +121,15 @@ async fn forward(back: Back, port: u16, connect: Connect, input: Input) {
 
 async fn copy(back: &Back, io: Io, input: Input) -> Result<(), StreamError> {
     let (from, to) = tokio::io::split(io);
-    let ((), result) = tokio::join!(upward(to, input.bytes), downward(back, from, input.given_up));
-    result
+    let down = downward(back, from, input.given_up);
+    match back {
+        Back::Spdy { .. } => tokio::join!(upward(to, input.bytes), down).1,
+        // A WebSocket's channels cannot be ended one by one: what the pod has closed is over as a whole.
+        Back::WebSocket { .. } => tokio::select! {
+            result = down => result,
+            ((), result) = async { (upward(to, input.bytes).await, std::future::pending().await) } => result,
+        },
+    }
 }
 
 async fn upward(mut to: WriteHalf<Io>, mut bytes: mpsc::Receiver<Bytes>) {

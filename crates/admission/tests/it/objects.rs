@@ -59,7 +59,7 @@ async fn namespaces_guard_their_content() {
         late.message,
         "configmaps \"a\" is forbidden: unable to create new content in namespace old because it is being terminated"
     );
-    assert_eq!(late.details.unwrap().causes[0].reason, "NamespaceTerminating");
+    assert_eq!(late.details.as_ref().unwrap().causes[0].reason, "NamespaceTerminating");
 }
 
 #[tokio::test]

@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(after["status"]["disruptedPods"]["p"], "now");
         let refused = decremented(&budget(0, 2), &ready, "now").unwrap_err();
         assert_eq!(
-            (refused.code, refused.details.unwrap().causes[0].reason.clone()),
+            (refused.code, refused.details.as_ref().unwrap().causes[0].reason.clone()),
             (429, "DisruptionBudget".to_owned())
         );
         assert_eq!(decremented(&budget(1, 1), &ready, "now").unwrap_err().code, 429);

@@ -122,7 +122,7 @@ async fn service_address(core: &Arc<Core>, call: &Call, named: &Named) -> Result
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
     let wanted = match named.port.as_str() {
         "" => ports.first(),
-        text => ports.iter().find(|port| port["name"] == text || port["port"].to_string() == text),
+        text => ports.iter().find(|port| port["name"] == text || port["port"] == text),
     };
     let wanted = wanted.ok_or_else(|| {
         Status::service_unavailable(format!(

@@ -77,7 +77,7 @@ fn json_answer(value: &Value) -> Result<Response<Body>, Status> {
 fn document(core: &Core, request: &Incoming, value: Option<Value>) -> Result<Response<Body>, Status> {
     let value = value.ok_or_else(Status::no_such_path)?;
     let (_, media) = negotiate_discovery(request.header(header::ACCEPT))?;
-    let bytes = value_bytes(&core.schema, media, &value, request.query.pretty)?;
+    let bytes = value_bytes(core.schema, media, &value, request.query.pretty)?;
     Ok(response(200, media.name(), bytes))
 }
 
@@ -87,7 +87,7 @@ fn groups(core: &Core, request: &Incoming, legacy: bool) -> Result<Response<Body
     let (is_aggregated, media) = negotiate_discovery(request.header(header::ACCEPT))?;
     if !is_aggregated {
         let value = if legacy { plain::versions(core) } else { plain::groups(&table) };
-        let bytes = value_bytes(&core.schema, media, &value, request.query.pretty)?;
+        let bytes = value_bytes(core.schema, media, &value, request.query.pretty)?;
         let mut answer = response(200, media.name(), bytes);
         answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
         return Ok(answer);

@@ -133,7 +133,7 @@ mod tests {
         let user = User::new("jane", &[]);
         let held: Vec<_> = (0..WRITES_MAX).map(|_| fairness.enter(&user, Class::Mutating).unwrap()).collect();
         let refused = fairness.enter(&user, Class::Mutating).unwrap_err();
-        assert_eq!((refused.code, refused.details.unwrap().retry_after_seconds), (429, 1));
+        assert_eq!((refused.code, refused.details.as_ref().unwrap().retry_after_seconds), (429, 1));
         assert!(fairness.enter(&user, Class::ReadOnly).is_ok());
         assert!(fairness.enter(&user, Class::LongRunning).is_ok());
         assert!(fairness.enter(&User::system_masters("root"), Class::Mutating).is_ok());

@@ -79,10 +79,10 @@ fn questions(caller: &User, wanted: &User) -> Vec<Attributes> {
 
 /// The groups that the system adds.
 fn complete(mut user: User) -> User {
-    if let Some((namespace, name)) = user.service_account_key() {
-        if user.groups.is_empty() {
-            user.groups = User::service_account(namespace, name, "").groups;
-        }
+    if let Some((namespace, name)) = user.service_account_key()
+        && user.groups.is_empty()
+    {
+        user.groups = User::service_account(namespace, name, "").groups;
     }
     let marked = user.is_in(AUTHENTICATED_GROUP) || user.is_in(UNAUTHENTICATED_GROUP);
     if user.name == ANONYMOUS && !marked {

@@ -56,7 +56,7 @@ pub async fn answer(
         include,
         pretty: request.query.pretty,
         headers: &request.headers,
-        schema: &core.schema,
+        schema: core.schema,
         now: core.env.now(),
     };
     let mut response = act(core, &call, &request, body, &form).await?;

@@ -81,7 +81,7 @@ pub async fn serve(
         Err(status) => Err(status),
     };
     let mut response = outcome.unwrap_or_else(|status| {
-        encode::status_response(&core.schema, negotiate::for_errors(&accept), &status)
+        encode::status_response(core.schema, negotiate::for_errors(&accept), &status)
     });
     if let Some(flow) = flow {
         tell_flow(response.headers_mut(), &flow);

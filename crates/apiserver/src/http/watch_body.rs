@@ -117,10 +117,10 @@ impl WatchForm {
     }
 
     fn value_event(&self, kind: &str, value: &Value) -> Bytes {
-        if self.encoding() == Encoding::Protobuf {
-            if let Ok(object) = codec::encode(self.core.schema, Media::Protobuf, value, false) {
-                return codec::protobuf_event(kind, &object);
-            }
+        if self.encoding() == Encoding::Protobuf
+            && let Ok(object) = codec::encode(self.core.schema, Media::Protobuf, value, false)
+        {
+            return codec::protobuf_event(kind, &object);
         }
         let mut line = json!({"type": kind, "object": value}).to_string();
         line.push('\n');

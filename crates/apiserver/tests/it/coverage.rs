@@ -113,7 +113,7 @@ async fn a_dry_run_writes_nothing_and_bad_bodies_are_invalid_not_broken() {
         let outcome = attempt(&admin, "create", &target(row, "", ""), body, true).await;
         if let Err(status) = outcome {
             assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"), "{}: {status}", row.resource);
-            assert!(!status.details.unwrap().causes.is_empty(), "{}", row.resource);
+            assert!(!status.details.as_ref().unwrap().causes.is_empty(), "{}", row.resource);
         }
         assert_eq!(test.store.revision().await.unwrap(), before, "{}", row.resource);
         let found = attempt(&admin, "get", &target(row, "probe", ""), json!({}), false).await;

@@ -39,7 +39,7 @@ async fn bad_input_gets_a_status_that_says_so() {
     test.users.add("jane-token", auth::User::new("jane", &[]));
     let refused = |outcome: Result<Value, Status>| {
         let status = outcome.unwrap_err();
-        (status.code, status.reason.clone(), status.message)
+        (status.code, status.reason.clone(), status.message.clone())
     };
     let json = "application/json";
 

@@ -135,7 +135,7 @@ async fn an_invalid_object_is_refused_with_every_cause() {
     let refused =
         test.client().transport().create(pods.target(), body, &WriteOptions::default()).await.unwrap_err();
     assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"));
-    let causes = refused.details.unwrap().causes;
+    let causes = &refused.details.as_ref().unwrap().causes;
     let fields: Vec<&str> = causes.iter().map(|cause| cause.field.as_str()).collect();
     for field in
         ["metadata.name", "spec.containers[0].image", "spec.containers[1].name", "spec.restartPolicy"]

@@ -93,8 +93,11 @@ async fn compacted_history_is_expired_but_live_objects_stay() {
     let next = ListOptions { limit: 1, continue_token: page.continue_token, ..ListOptions::default() };
     let expired = maps.list(&next).await.unwrap_err();
     assert_eq!(expired.code, 410);
-    let on =
-        ListOptions { limit: 0, continue_token: expired.metadata.continue_token, ..ListOptions::default() };
+    let on = ListOptions {
+        limit: 0,
+        continue_token: expired.metadata.continue_token.clone(),
+        ..ListOptions::default()
+    };
     let rest = maps.list(&on).await.unwrap();
     assert_eq!(rest.items.iter().map(|item| item.meta().name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(maps.list(&ListOptions::default()).await.unwrap().items.len(), 3);
@@ -123,7 +126,7 @@ async fn the_future_is_a_timeout() {
     let status = maps.list(&future).await.unwrap_err();
     assert_eq!((status.code, status.reason.as_str()), (504, "Timeout"));
     assert!(status.message.starts_with("Too large resource version: 1000000, current: "), "{status}");
-    assert_eq!(status.details.unwrap().causes[0].reason, "ResourceVersionTooLarge");
+    assert_eq!(status.details.as_ref().unwrap().causes[0].reason, "ResourceVersionTooLarge");
 }
 
 #[tokio::test]

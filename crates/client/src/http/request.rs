@@ -28,7 +28,8 @@ impl Target {
             group => format!("/apis/{group}/{}", self.version),
         };
         // A namespace's own path has no namespace in front.
-        if !self.namespace.is_empty() && !(self.group.is_empty() && self.resource == "namespaces") {
+        let names_itself = self.group.is_empty() && self.resource == "namespaces";
+        if !self.namespace.is_empty() && !names_itself {
             path.push_str("/namespaces/");
             path.push_str(&self.namespace);
         }

@@ -51,18 +51,18 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     Plan { actions, status, next: due.next }
 }
 
-fn zone(observed: &Observed) -> Result<TimeZone, Action> {
+fn zone(observed: &Observed) -> Result<TimeZone, Box<Action>> {
     let Some(name) = observed.spec.time_zone.as_deref() else { return Ok(TimeZone::UTC) };
     TimeZone::get(name).map_err(|error| {
         let message = format!("invalid timeZone: {name:?}: {error}");
-        Action::warning(observed.reference(), "UnknownTimeZone", message)
+        Box::new(Action::warning(observed.reference(), "UnknownTimeZone", message))
     })
 }
 
 fn due(observed: &Observed, now: Timestamp) -> Due {
     let zone = match zone(observed) {
         Ok(zone) => zone,
-        Err(event) => return Due { actions: vec![event], ..Due::default() },
+        Err(event) => return Due { actions: vec![*event], ..Due::default() },
     };
     let Some(schedule) = Schedule::parse(&observed.spec.schedule) else {
         let message = format!("unparseable schedule: {:?}", observed.spec.schedule);

@@ -17,7 +17,7 @@ pub struct History<'a> {
 }
 
 /// The revisions of the set, or what creates the missing one.
-pub fn judge(observed: &Observed) -> Result<History<'_>, Action> {
+pub fn judge(observed: &Observed) -> Result<History<'_>, Box<Action>> {
     let data = revisions::data(&observed.object.value());
     let same: Vec<&Revision> = observed.revisions.iter().filter(|revision| revision.data == data).collect();
     let Some(present) = same.last().copied() else {
@@ -29,7 +29,7 @@ pub fn judge(observed: &Observed) -> Result<History<'_>, Action> {
             collisions: collisions(observed),
             hash_label: HASH_LABEL,
         };
-        return Err(new.create());
+        return Err(Box::new(new.create()));
     };
     let newest = revisions::next_number(&observed.revisions) - 1;
     let renumber = (present.number < newest).then(|| revisions::renumber(present, newest + 1));

@@ -80,7 +80,7 @@ impl Observed {
             }
         }
         for pods in nodes.values_mut() {
-            pods.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
+            pods.sort_by_key(|(_, a)| age(a));
         }
         nodes
     }

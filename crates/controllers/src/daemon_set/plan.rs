@@ -64,7 +64,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     }
     let history = match history::judge(observed) {
         Ok(history) => history,
-        Err(create) => return Plan { actions: vec![create], next: again, ..Plan::nothing() },
+        Err(create) => return Plan { actions: vec![*create], next: again, ..Plan::nothing() },
     };
     let context = Context { observed, history: &history, places: places(observed, &ours), now };
     let mut changes = context.manage(&ours);

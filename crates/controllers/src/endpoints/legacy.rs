@@ -83,7 +83,7 @@ fn subsets(backends: &[Backend]) -> Value {
         let mut subset = json!({});
         for (field, backends) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
             if !backends.is_empty() {
-                subset[field] = backends.into_iter().map(|backend| address(backend)).collect();
+                subset[field] = backends.into_iter().map(address).collect();
             }
         }
         if !ports.is_empty() {

@@ -64,9 +64,9 @@ fn slices_change_as_little_as_possible() {
     assert_eq!(planned(json!({}), &[], &[]), ["create "], "a Service without pods has an empty slice");
     assert_eq!(planned(json!({}), &both, &[]), ["create a b"]);
     let stored = slice("one", &both);
-    assert!(planned(json!({}), &both, &[stored.clone()]).is_empty());
-    assert_eq!(planned(json!({}), &[b.clone()], &[stored.clone()]), ["update b"]);
-    assert_eq!(planned(json!({}), &[], &[stored.clone()]), ["update "]);
+    assert!(planned(json!({}), &both, std::slice::from_ref(&stored)).is_empty());
+    assert_eq!(planned(json!({}), std::slice::from_ref(&b), std::slice::from_ref(&stored)), ["update b"]);
+    assert_eq!(planned(json!({}), &[], std::slice::from_ref(&stored)), ["update "]);
     let third = backend("c", "10.0.0.3", true);
     assert_eq!(planned(json!({}), &[a.clone(), b, third], &[stored]), ["update a b c"]);
     let six = backend("six", "fd00::1", true);

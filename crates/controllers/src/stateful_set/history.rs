@@ -17,7 +17,7 @@ pub struct History<'a> {
 }
 
 /// The revisions of the set, or what creates the missing one.
-pub fn judge(observed: &Observed) -> Result<History<'_>, Action> {
+pub fn judge(observed: &Observed) -> Result<History<'_>, Box<Action>> {
     let data = revisions::data(&observed.object.value());
     let revisions = &observed.revisions;
     let Some(update) = revisions.iter().rev().find(|revision| revision.data == data) else {
@@ -29,7 +29,7 @@ pub fn judge(observed: &Observed) -> Result<History<'_>, Action> {
             collisions: collisions(observed),
             hash_label: HASH_LABEL,
         };
-        return Err(new.create());
+        return Err(Box::new(new.create()));
     };
     let newest = revisions::next_number(revisions) - 1;
     let renumber = (update.number < newest).then(|| revisions::renumber(update, newest + 1));

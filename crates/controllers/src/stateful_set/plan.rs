@@ -50,7 +50,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let history = match history::judge(observed) {
         Ok(history) => history,
         Err(_) if deleting => return Plan::nothing(),
-        Err(create) => return Plan { actions: vec![create], ..Plan::nothing() },
+        Err(create) => return Plan { actions: vec![*create], ..Plan::nothing() },
     };
     let slots = slots(observed, &ours);
     let context = Context { observed, history: &history, now };

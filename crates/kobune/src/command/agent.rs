@@ -125,7 +125,7 @@ fn register(
         stop_caches.cancel();
         Ok(())
     });
-    let certificates = X509Authenticator::new(&[membership.authority.clone()], env.clone())
+    let certificates = X509Authenticator::new(std::slice::from_ref(&membership.authority), env.clone())
         .map_err(|e| Failure::chain(&e))?;
     let current = CurrentIdentity::new(&serving).map_err(|error| Failure::chain(&error))?;
     let dependencies = Dependencies {
@@ -156,8 +156,7 @@ fn register_renewal(
         let dir = agent_dir(&settings);
         let renew_client = async || {
             let wanted = certificates::client(&settings.node_name);
-            let renewed =
-                certificates::request(&client, &wanted).await.map_err(|status| Failure::new(status))?;
+            let renewed = certificates::request(&client, &wanted).await.map_err(Failure::new)?;
             renewed.store(&dir, "client").map_err(|error| Failure::chain(&error))?;
             identity.replace(&renewed).map_err(|error| Failure::chain(&error))?;
             http.reconnect();
@@ -165,8 +164,7 @@ fn register_renewal(
         };
         let renew_serving = async || {
             let wanted = certificates::serving(&settings.node_name, &[settings.node_ip]);
-            let renewed =
-                certificates::request(&client, &wanted).await.map_err(|status| Failure::new(status))?;
+            let renewed = certificates::request(&client, &wanted).await.map_err(Failure::new)?;
             renewed.store(&dir, "serving").map_err(|error| Failure::chain(&error))?;
             current_serving.replace(&renewed).map_err(|error| Failure::chain(&error))?;
             Ok::<_, Failure>(renewed)

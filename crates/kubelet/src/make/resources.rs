@@ -90,13 +90,16 @@ pub fn pod_around(pod: &Pod, running: &[Resources], pids_limit: i64) -> Resource
     }
 }
 
-fn pod_limits(pod: &Pod) -> (Option<i64>, Option<i64>) {
+/// Thousandths of a CPU, and bytes.
+type Limits = (Option<i64>, Option<i64>);
+
+fn pod_limits(pod: &Pod) -> Limits {
     let Some(spec) = &pod.spec else { return (None, None) };
     if let Some(limits) = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref()) {
         return quantity::cpu_and_memory(Some(limits));
     }
     let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let sum = |pick: fn((Option<i64>, Option<i64>)) -> Option<i64>| {
+    let sum = |pick: fn(Limits) -> Option<i64>| {
         all()
             .map(|container| pick(quantity::limits(container.resources.as_ref())))
             .try_fold(0_i64, |sum, limit| {

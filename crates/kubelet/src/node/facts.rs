@@ -84,7 +84,7 @@ impl NodeFacts {
     pub fn allocatable(&self, reserved: Reserved) -> Value {
         let mut allocatable = self.capacity();
         let cpu = self.allocatable_cpu_millis(reserved);
-        let cpu = if cpu % 1000 == 0 { (cpu / 1000).to_string() } else { format!("{cpu}m") };
+        let cpu = if cpu.is_multiple_of(1000) { (cpu / 1000).to_string() } else { format!("{cpu}m") };
         allocatable["cpu"] = json!(cpu);
         allocatable["memory"] = json!(kib(self.allocatable_memory_bytes(reserved)));
         allocatable["ephemeral-storage"] = json!(self.allocatable_storage_bytes(reserved).to_string());

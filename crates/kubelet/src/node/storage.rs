@@ -81,7 +81,7 @@ pub fn exceeds(pod: &Pod, occupied: &Occupied) -> Option<String> {
 /// Bytes in the largest binary unit that needs no fraction, as quantities are written.
 fn shown(bytes: u64) -> String {
     let units = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
-    let fits = units.iter().find(|(_, shift)| bytes > 0 && bytes % (1 << shift) == 0);
+    let fits = units.iter().find(|(_, shift)| bytes > 0 && bytes.is_multiple_of(1 << shift));
     fits.map_or_else(|| bytes.to_string(), |(name, shift)| format!("{}{name}", bytes >> shift))
 }
 

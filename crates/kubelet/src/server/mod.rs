@@ -151,9 +151,8 @@ impl Server {
         });
         let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        match self.shutdown.run_until_cancelled(connection).await {
-            Some(Err(error)) => tracing::debug!(%error, "connection failed"),
-            Some(Ok(())) | None => {}
+        if let Some(Err(error)) = self.shutdown.run_until_cancelled(connection).await {
+            tracing::debug!(%error, "connection failed")
         }
     }
 

@@ -152,7 +152,7 @@ impl Server {
     /// The answer to an upgrade, with the work that follows it.
     fn upgraded<F>(
         &self,
-        accepted: Result<(Accepted, Response<()>), Response<Body>>,
+        accepted: Result<(Accepted, Response<()>), Box<Response<Body>>>,
         work: impl FnOnce(Accepted) -> F,
     ) -> Response<Body>
     where
@@ -164,7 +164,7 @@ impl Server {
                 self.tasks.spawn(async move { shutdown.run_until_cancelled(work).await });
                 response.map(|()| full(""))
             }
-            Err(refused) => refused,
+            Err(refused) => *refused,
         }
     }
 }
@@ -172,8 +172,9 @@ impl Server {
 fn accept(
     request: &mut Request<Incoming>,
     purpose: Purpose,
-) -> Result<(Accepted, Response<()>), Response<Body>> {
-    streaming::accept(request, purpose).map_err(|refusal| refusal.response().map(|text| full(text).boxed()))
+) -> Result<(Accepted, Response<()>), Box<Response<Body>>> {
+    streaming::accept(request, purpose)
+        .map_err(|refusal| Box::new(refusal.response().map(|text| full(text).boxed())))
 }
 
 fn stream_request(command: Vec<String>, wanted: Wanted, size: Option<(u16, u16)>) -> StreamRequest {

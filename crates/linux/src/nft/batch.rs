@@ -358,7 +358,7 @@ mod tests {
             batch.add_table();
             batch.add_chain(&Chain::regular("here"));
             let load = Expression::Meta { key: MetaKey::Mark, to: Register(0) };
-            batch.add_rule("here", &[load.clone()]);
+            batch.add_rule("here", std::slice::from_ref(&load));
             batch.add_rule("nowhere", &[load]);
             batch.add_chain(&Chain::regular("later"));
             let refused = batch.commit(socket).unwrap_err();

@@ -110,7 +110,7 @@ fn a_conflict_names_the_owner_and_force_takes_over() {
         status.message,
         "Apply failed with 1 conflict: conflict with \"kubectl\" using apps/v1: .spec.replicas"
     );
-    assert_eq!(status.details.unwrap().causes[0].field, ".spec.replicas");
+    assert_eq!(status.details.as_ref().unwrap().causes[0].field, ".spec.replicas");
     let forced = apply(kind(), Some(&live), &intent, &writer("me"), true).unwrap();
     assert_eq!(forced["spec"]["replicas"], 3);
     assert_eq!(

@@ -238,7 +238,7 @@ fn reorder(node: &Node, merged: Vec<Value>, before: &[Value], order: &[Value]) -
         let at = place(before, &item);
         let stood_before =
             |other: &Value| matches!((place(before, other), at), (Some(other), Some(at)) if other < at);
-        while let Some(other) = others.next_if(&stood_before) {
+        while let Some(other) = others.next_if(stood_before) {
             result.push(other);
         }
         result.push(item);

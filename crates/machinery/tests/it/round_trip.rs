@@ -68,7 +68,7 @@ fn yaml_and_json_give_back_every_field_of_every_kind() {
         let text = yaml::from_value(&value);
         assert_eq!(
             yaml::to_values(&text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}")),
-            [value.clone()],
+            std::slice::from_ref(&value),
             "{name}"
         );
         let decoded = decode_json(value.to_string().as_bytes(), &Limits::default()).unwrap();

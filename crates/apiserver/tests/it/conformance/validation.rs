@@ -22,7 +22,7 @@ fn deployment(metadata: &str, spec: &str) -> String {
 async fn refusal(wire: &Wire, method: Method, path: &str, content_type: &str, body: &str) -> String {
     let refused = wire.send(method, path, content_type, body.to_owned()).await.unwrap_err();
     assert_eq!(refused.code, 400, "{refused}");
-    refused.message
+    refused.message.clone()
 }
 
 // conformance: [sig-api-machinery] FieldValidation should detect unknown and duplicate fields of a typed object

@@ -35,7 +35,7 @@ fn setup() -> (Arc<Shelf>, ServiceAccountTokens) {
 
 async fn issue(tokens: &ServiceAccountTokens, spec: Value) -> Result<String, String> {
     let request = json!({"spec": spec});
-    let answer = tokens.create("web", "app", &request).await.map_err(|status| status.message)?;
+    let answer = tokens.create("web", "app", &request).await.map_err(|status| status.message.clone())?;
     Ok(answer["status"]["token"].as_str().unwrap().to_owned())
 }
 

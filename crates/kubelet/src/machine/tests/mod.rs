@@ -70,7 +70,7 @@ impl Script {
     }
 
     pub fn after(&mut self, seconds: i64) -> &mut Self {
-        self.now = self.now + SignedDuration::from_secs(seconds);
+        self.now += SignedDuration::from_secs(seconds);
         self.log += &format!("-- +{seconds}s\n");
         self
     }
