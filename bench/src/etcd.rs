@@ -54,6 +54,10 @@ impl Etcd {
         self.client().await?.put(b"ready", b"").await
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A client with a connection of its own.
     pub async fn client(&self) -> Result<EtcdClient, Failure> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;

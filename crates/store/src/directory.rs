@@ -37,9 +37,14 @@ impl Directory {
         self.path.join(DATABASE)
     }
 
-    /// The write-ahead log that SQLite keeps beside the database.
+    /// The log of commits.
     pub fn log(&self) -> PathBuf {
-        self.path.join("store.db-wal")
+        self.path.join("store.log")
+    }
+
+    /// Makes the names of files durable.
+    pub fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
     }
 
     /// Where a new database is made before it takes its name.

@@ -29,8 +29,7 @@ pub struct Options {
     pub history_events: usize,
     /// Bytes of replaced values that are kept in memory.
     pub history_bytes: usize,
-    /// The size in bytes that the database may reach, the log beside it not counted; writes beyond it fail
-    /// with [`StoreError::Full`].
+    /// How many bytes keys and values may take; writes beyond it fail with [`StoreError::Full`].
     pub quota: Option<u64>,
 }
 
@@ -44,7 +43,8 @@ impl Default for Options {
 enum Route {
     /// Nothing blocks, so whoever writes is the writer.
     Here(Mutex<Writer>),
-    Thread(mpsc::Sender<Command>),
+    /// The thread is the writer of what waits in the queue; when nothing does and the disk is quick, whoever writes is.
+    Thread { writer: Arc<Mutex<Writer>>, queue: mpsc::Sender<Command> },
 }
 
 impl Route {
@@ -54,7 +54,16 @@ impl Route {
                 writer.lock().process([command]);
                 Ok(())
             }
-            Self::Thread(queue) => queue.send(command).await.map_err(|_closed| StoreError::Closed),
+            Self::Thread { writer, queue } => {
+                if is_empty(queue)
+                    && let Some(mut writer) = writer.try_lock()
+                    && writer.is_quick()
+                {
+                    writer.process([command]);
+                    return Ok(());
+                }
+                queue.send(command).await.map_err(|_closed| StoreError::Closed)
+            }
         }
     }
 
@@ -63,6 +72,10 @@ impl Route {
         self.send(command(reply)).await?;
         answer.await.map_err(|_closed| StoreError::Closed)?
     }
+}
+
+fn is_empty<T>(queue: &mpsc::Sender<T>) -> bool {
+    queue.capacity() == queue.max_capacity()
 }
 
 /// See the module.
@@ -86,18 +99,14 @@ impl Embedded {
     /// Must be called inside a tokio runtime.
     pub fn on_thread(loaded: Loaded, engine: Box<dyn Engine>, options: Options) -> Result<Self, StoreError> {
         let shared = share(loaded, options);
-        let mut writer = Writer::new(shared.clone(), engine);
-        let (queue, mut waiting) = mpsc::channel(QUEUE);
-        let run = move || {
-            let mut group = Vec::new();
-            while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-                writer.process(group.drain(..));
-            }
-        };
+        let writer = Arc::new(Mutex::new(Writer::new(shared.clone(), engine)));
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let own = writer.clone();
+        let run = move || write_all(&own, waiting);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(run).map_err(|error| {
             StoreError::Io { what: "starting the thread of the store".to_owned(), cause: error.to_string() }
         })?;
-        Ok(Self::assemble(shared, Route::Thread(queue), Some(thread)))
+        Ok(Self::assemble(shared, Route::Thread { writer, queue }, Some(thread)))
     }
 
     fn assemble(shared: Arc<Shared>, route: Route, thread: Option<std::thread::JoinHandle<()>>) -> Self {
@@ -108,6 +117,21 @@ impl Embedded {
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
         self.route.as_ref().ok_or(StoreError::Closed)?.ask(command).await
+    }
+}
+
+/// The thread of the writer, until the store is closed.
+fn write_all(writer: &Mutex<Writer>, mut waiting: mpsc::Receiver<Command>) {
+    let mut group = Vec::new();
+    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+        let mut writer = writer.lock();
+        // What came while another commit was under way becomes durable with the first.
+        while group.len() < GROUP
+            && let Ok(command) = waiting.try_recv()
+        {
+            group.push(command);
+        }
+        writer.process(group.drain(..));
     }
 }
 

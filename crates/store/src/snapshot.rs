@@ -12,18 +12,17 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::codec::{get_entry, get_u64, invalid, put_entry, put_u64};
 use crate::directory::{self, Directory, failed};
 use crate::sqlite;
-use crate::state::{Entry, LeaseRecord, Loaded};
-use crate::{KeyValue, Revision, StoreError};
+use crate::state::{LeaseRecord, Loaded};
+use crate::{Revision, StoreError};
 
 const MAGIC: &[u8; 16] = b"kobune-store-1\r\n";
 const CHECKSUM: u64 = 32;
 /// Revisions that clients saw after the snapshot was made must not be given out again, so a restored store starts
 /// far above them. The distance is the one that etcd's documentation advises.
 const REVISION_BUMP: Revision = 1_000_000_000;
-/// Longer keys or values than this are damage.
-const LENGTH_MAX: u32 = 256 << 20;
 
 /// Writes `state` to `path`.
 pub fn write(state: &Loaded, path: &Path) -> Result<Revision, StoreError> {
@@ -89,11 +88,7 @@ pub fn write_to(state: &Loaded, out: impl Write) -> io::Result<()> {
     }
     put_u64(&mut out, state.entries.len() as u64)?;
     for entry in &state.entries {
-        put_u64(&mut out, entry.pair.create_revision)?;
-        put_u64(&mut out, entry.pair.mod_revision)?;
-        put_u64(&mut out, entry.lease.unwrap_or(0))?;
-        put_bytes(&mut out, entry.pair.key.as_bytes())?;
-        put_bytes(&mut out, &entry.pair.value)?;
+        put_entry(&mut out, entry)?;
     }
     let Hashing { mut inner, hash } = out;
     inner.write_all(&hash.finalize())?;
@@ -160,14 +155,6 @@ fn read_file(path: &Path) -> io::Result<Loaded> {
     Ok(state)
 }
 
-fn get_entry(file: &mut impl Read) -> io::Result<Entry> {
-    let (create_revision, mod_revision, lease) = (get_u64(file)?, get_u64(file)?, get_u64(file)?);
-    let key = String::from_utf8(get_bytes(file)?).map_err(|_| invalid("a key is not UTF-8"))?;
-    let value = get_bytes(file)?.into();
-    let pair = KeyValue { key: key.into(), value, create_revision, mod_revision };
-    Ok(Entry { pair, lease: (lease != 0).then_some(lease) })
-}
-
 struct Hashing<W> {
     inner: W,
     hash: Sha256,
@@ -183,36 +170,4 @@ impl<W: Write> Write for Hashing<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
-}
-
-fn invalid(text: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-fn put_u64(out: &mut impl Write, number: u64) -> io::Result<()> {
-    out.write_all(&number.to_le_bytes())
-}
-
-fn put_bytes(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(bytes.len()).map_err(|_| invalid("a value is longer than 4 GiB"))?;
-    out.write_all(&length.to_le_bytes())?;
-    out.write_all(bytes)
-}
-
-fn get_u64(file: &mut impl Read) -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    file.read_exact(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
-fn get_bytes(file: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut length = [0; 4];
-    file.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length);
-    if length > LENGTH_MAX {
-        return Err(invalid("a length is out of bounds"));
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
 }

@@ -1,10 +1,9 @@
-//! Durability by SQLite: the live keys, the leases and the revision, in WAL mode with an fsync per commit.
+//! The database: the live keys, the leases and the revision, in SQLite.
 //!
-//! The database is a copy of the state for the next start, never read in between. Rows are found by an id that
-//! is kept in memory, so an update touches one row of one tree. Every row has a checksum, as SQLite has none.
+//! It is a copy of the state for the next start, never read in between. What was committed since the last copy is in
+//! the log. Rows are found by an id that is kept in memory, so an update touches one row of one tree. Every row has a
+//! checksum, as SQLite has none.
 
-use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,30 +12,18 @@ use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, Row, Transaction, params};
 
 use crate::directory::{self, Directory};
-use crate::state::{Changes, Entry, LeaseRecord, Loaded};
-use crate::writer::Engine;
-use crate::{KeyValue, Revision, StoreError};
+use crate::disk::{Pending, Place, Places, size_of};
+use crate::state::{Entry, LeaseRecord, Loaded};
+use crate::{KeyValue, StoreError};
 
 /// "kobn"; tells our databases from others'.
 const APPLICATION: i32 = 0x6b6f_626e;
-/// The version of the format; goes up when an older version could not read what a newer one writes.
-const FORMAT: u32 = 1;
+/// The version of the format; goes up when an older version could not read what a newer one writes. 1: without a log of
+/// our own.
+const FORMAT: u32 = 2;
 const PAGE: u64 = 4096;
 /// Free pages are given back when they are at least this many and a quarter of the file.
 const RECLAIM_PAGES: u64 = 512;
-/// After how many deleted rows the free pages are looked at.
-const RECLAIM_DELETES: usize = 1000;
-
-/// The log's pages after which it is copied into the database and begun again.
-const LOG_PAGES: u64 = 1000;
-/// The log's length that is made in advance, with room for a group of commits: one that makes the file longer costs a
-/// write of the file system's journal besides its own.
-const LOG_ROOM: u64 = (LOG_PAGES + 256) * (PAGE + 24);
-/// The room of the first commits, so that a store is opened quickly.
-const LOG_ROOM_FIRST: u64 = 512 << 10;
-/// After how many commits all the room is made.
-const FIRST_COMMITS: usize = 40;
-
 const SCHEMA: &str = "
     CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), revision INTEGER NOT NULL, next_lease INTEGER NOT NULL) STRICT;
     CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl INTEGER NOT NULL) STRICT;
@@ -46,86 +33,63 @@ const SCHEMA: &str = "
 const PUT: &str = "INSERT OR REPLACE INTO kv (id, key, create_revision, mod_revision, lease, checksum, value)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
-/// The engine. Dropping it closes the database and then releases the directory.
+/// The open database.
 pub struct Sqlite {
     connection: Connection,
-    ids: HashMap<Arc<str>, i64>,
-    next_id: i64,
-    /// The revision on disk.
-    revision: Revision,
-    deleted: usize,
-    /// Commits since the store was opened.
-    commits: usize,
-    /// Set when the disk may hold something else than was acknowledged: nothing is written any more.
-    broken: Option<StoreError>,
-    directory: Directory,
 }
 
 impl Sqlite {
-    /// Opens the database in `directory`, or creates it.
-    pub fn open(directory: Directory, quota: Option<u64>) -> Result<(Loaded, Self), StoreError> {
-        let path = directory.database();
-        if !path.exists() {
-            create(&directory, &Loaded::empty())?;
-        }
-        let explain = |error| explain("opening the store", &path, &error);
-        let connection = connect(&path).map_err(explain)?;
-        check_format(&connection, &path)?;
-        if let Some(quota) = quota {
-            connection
-                .pragma_update(None, "max_page_count", signed((quota / PAGE).max(1)))
-                .map_err(explain)?;
-        }
-        let (loaded, ids) = load(&connection).map_err(explain)?.map_err(|detail| damaged(&path, &detail))?;
-        let next_id = ids.values().max().map_or(1, |id| id + 1);
-        let revision = loaded.revision;
-        make_room(&directory, LOG_ROOM_FIRST);
-        let engine =
-            Self { connection, ids, next_id, revision, deleted: 0, commits: 0, broken: None, directory };
-        Ok((loaded, engine))
+    /// Opens a database and reads all of it.
+    pub fn open(path: &Path) -> Result<(Loaded, Places, Self), StoreError> {
+        let explain = |error| explain("opening the store", path, &error);
+        let connection = connect(path).map_err(explain)?;
+        check_format(&connection, path)?;
+        let database = Self { connection };
+        let (loaded, places) = database.load(path)?;
+        Ok((loaded, places, database))
     }
 
-    fn write(&mut self, changes: &Changes) -> rusqlite::Result<()> {
+    /// Reads everything; `path` is for errors.
+    pub fn load(&self, path: &Path) -> Result<(Loaded, Places), StoreError> {
+        let explain = |error| explain("opening the store", path, &error);
+        load(&self.connection).map_err(explain)?.map_err(|detail| damaged(path, &detail))
+    }
+
+    /// Takes over all of `pending` or, with an error, nothing of it.
+    pub fn apply(&mut self, pending: &Pending) -> Result<(), StoreError> {
+        self.write(pending).map_err(|error| {
+            explain("writing to the store", Path::new(self.connection.path().unwrap_or("")), &error)
+        })
+    }
+
+    fn write(&mut self, pending: &Pending) -> rusqlite::Result<()> {
+        // A transaction that is dropped is rolled back.
         let transaction = self.connection.transaction()?;
-        put_rows(&transaction, changes, &self.ids, self.next_id)?;
-        if let Some(lease) = changes.granted {
-            put_lease(&transaction, lease)?;
-            transaction.execute("UPDATE meta SET next_lease = ?1", [signed(lease.id) + 1])?;
+        for (id, entry) in &pending.rows {
+            match entry {
+                Some(entry) => put_row(&transaction, *id, entry)?,
+                None => {
+                    transaction.prepare_cached("DELETE FROM kv WHERE id = ?1")?.execute([id])?;
+                }
+            }
         }
-        for lease in &changes.revoked {
+        for lease in pending.granted.values() {
+            put_lease(&transaction, *lease)?;
+        }
+        if let Some(newest) = pending.granted.keys().last() {
+            let next = [signed(*newest) + 1];
+            transaction.execute("UPDATE meta SET next_lease = MAX(next_lease, ?1)", next)?;
+        }
+        for lease in &pending.revoked {
             transaction.execute("DELETE FROM lease WHERE id = ?1", [signed(*lease)])?;
         }
-        let mut revision = transaction.prepare_cached("UPDATE meta SET revision = ?1")?;
-        revision.execute([signed(changes.revision)])?;
-        drop(revision);
+        transaction.execute("UPDATE meta SET revision = ?1", [signed(pending.revision)])?;
         transaction.commit()
     }
 
-    fn remember(&mut self, changes: &Changes) {
-        self.revision = changes.revision;
-        for (key, entry) in &changes.keys {
-            if entry.is_none() {
-                self.deleted += usize::from(self.ids.remove(key).is_some());
-            } else if !self.ids.contains_key(key) {
-                self.ids.insert(key.clone(), self.next_id);
-                self.next_id += 1;
-            }
-        }
-    }
-
-    /// After a failed write: makes sure that the disk is where it was before, or stops writing for good.
-    fn recover(&mut self, error: &rusqlite::Error) -> StoreError {
-        let error = explain("writing to the store", Path::new(self.connection.path().unwrap_or("")), error);
-        if !self.connection.is_autocommit()
-            && let Err(cause) = self.connection.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%cause, "the store could not roll back");
-        }
-        let found = self.connection.query_row("SELECT revision FROM meta", [], |row| row.get::<_, i64>(0));
-        if !self.connection.is_autocommit() || found.map(unsigned) != Ok(self.revision) {
-            self.broken = Some(error.clone());
-        }
-        error
+    /// Gives free pages back to the file system when there are many.
+    pub fn vacuum(&mut self) -> Result<(), StoreError> {
+        self.give_back().map_err(|error| explain("compacting the store", Path::new(""), &error))
     }
 
     fn free_pages(&self) -> rusqlite::Result<u64> {
@@ -134,8 +98,7 @@ impl Sqlite {
         Ok(if free >= RECLAIM_PAGES && free >= all / 4 { free } else { 0 })
     }
 
-    fn vacuum(&mut self) -> rusqlite::Result<()> {
-        self.deleted = 0;
+    fn give_back(&mut self) -> rusqlite::Result<()> {
         let free = self.free_pages()?;
         if free == 0 {
             return Ok(());
@@ -144,30 +107,6 @@ impl Sqlite {
         let mut rows = step.query([])?;
         while rows.next()?.is_some() {}
         Ok(())
-    }
-}
-
-impl Engine for Sqlite {
-    fn persist(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
-        }
-        self.write(changes).map_err(|error| self.recover(&error))?;
-        self.remember(changes);
-        self.commits += 1;
-        if self.commits == FIRST_COMMITS {
-            make_room(&self.directory, LOG_ROOM);
-        }
-        if self.deleted >= RECLAIM_DELETES
-            && let Err(error) = self.vacuum()
-        {
-            tracing::warn!(%error, "the store could not give back free space");
-        }
-        Ok(())
-    }
-
-    fn reclaim(&mut self) -> Result<(), StoreError> {
-        self.vacuum().map_err(|error| explain("compacting the store", Path::new(""), &error))
     }
 }
 
@@ -197,33 +136,17 @@ fn write_new(path: &Path, state: &Loaded) -> rusqlite::Result<()> {
         put_row(&transaction, id, entry)?;
     }
     transaction.commit()?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    // Exclusive before WAL: then the index of the log is kept on the heap and no third file is needed.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    // The journal has the old pages of one copy; most pages of a copy are new and need none.
+    connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -1024)?;
-    connection.pragma_update(None, "wal_autocheckpoint", signed(LOG_PAGES))?;
-    connection.pragma_update(None, "journal_size_limit", 8 << 20)?;
     Ok(connection)
-}
-
-/// Makes the log at least `length` bytes long. What is appended is behind all that SQLite has written, and no valid
-/// page. That there is no room is said when a commit needs it.
-fn make_room(directory: &Directory, length: u64) {
-    let append = || -> std::io::Result<()> {
-        let mut log = std::fs::OpenOptions::new().append(true).open(directory.log())?;
-        let missing = length.saturating_sub(log.metadata()?.len());
-        std::io::copy(&mut std::io::repeat(0).take(missing), &mut log).map(drop)
-    };
-    if let Err(error) = append() {
-        tracing::debug!(%error, "no room was made in the log of the store");
-    }
 }
 
 fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> {
@@ -235,15 +158,14 @@ fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> 
     }
     match u32::try_from(pragma("user_version")?) {
         Ok(FORMAT) => Ok(()),
+        Ok(1) => connection.pragma_update(None, "user_version", FORMAT).map_err(explain),
         Ok(found) if found > FORMAT => Err(StoreError::NewerFormat { found, known: FORMAT }),
         _ => Err(damaged(path, "it has no valid format version")),
     }
 }
 
-type Ids = HashMap<Arc<str>, i64>;
-
 /// Everything in the database, or what is wrong with it.
-fn load(connection: &Connection) -> rusqlite::Result<Result<(Loaded, Ids), String>> {
+fn load(connection: &Connection) -> rusqlite::Result<Result<(Loaded, Places), String>> {
     let mut state = connection.query_row("SELECT revision, next_lease FROM meta", [], |row| {
         Ok(Loaded { revision: unsigned(row.get(0)?), next_lease: unsigned(row.get(1)?), ..Loaded::default() })
     })?;
@@ -252,7 +174,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Result<(Loaded, Ids), Strin
         Ok(LeaseRecord { id: unsigned(row.get(0)?), ttl: Duration::from_millis(unsigned(row.get(1)?)) })
     };
     state.leases = leases.query_map([], record)?.collect::<rusqlite::Result<_>>()?;
-    let mut ids = HashMap::new();
+    let mut places = Places::new();
     let mut query = connection
         .prepare("SELECT id, key, create_revision, mod_revision, lease, checksum, value FROM kv")?;
     let mut rows = query.query([])?;
@@ -262,12 +184,12 @@ fn load(connection: &Connection) -> rusqlite::Result<Result<(Loaded, Ids), Strin
         if checksum != checksum_of(id, &entry) || entry.pair.mod_revision > state.revision {
             return Ok(Err(format!("the checksum of the key {key} is wrong")));
         }
-        if ids.insert(key.clone(), id).is_some() {
+        if places.insert(key.clone(), Place { id, size: size_of(&entry) }).is_some() {
             return Ok(Err(format!("the key {key} occurs twice")));
         }
         state.entries.push(entry);
     }
-    Ok(Ok((state, ids)))
+    Ok(Ok((state, places)))
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<(i64, Entry, i64)> {
@@ -278,29 +200,6 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<(i64, Entry, i64)> {
         mod_revision: unsigned(row.get(3)?),
     };
     Ok((row.get(0)?, Entry { pair, lease: row.get::<_, Option<i64>>(4)?.map(unsigned) }, row.get(5)?))
-}
-
-fn put_rows(
-    transaction: &Transaction<'_>,
-    changes: &Changes,
-    ids: &Ids,
-    mut next_id: i64,
-) -> rusqlite::Result<()> {
-    for (key, entry) in &changes.keys {
-        let known = ids.get(key).copied();
-        match (entry, known) {
-            (Some(entry), Some(id)) => put_row(transaction, id, entry)?,
-            (Some(entry), None) => {
-                put_row(transaction, next_id, entry)?;
-                next_id += 1;
-            }
-            (None, Some(id)) => {
-                transaction.prepare_cached("DELETE FROM kv WHERE id = ?1")?.execute([id])?;
-            }
-            (None, None) => {}
-        }
-    }
-    Ok(())
 }
 
 fn put_row(transaction: &Transaction<'_>, id: i64, entry: &Entry) -> rusqlite::Result<()> {
@@ -319,7 +218,7 @@ fn put_row(transaction: &Transaction<'_>, id: i64, entry: &Entry) -> rusqlite::R
 
 fn put_lease(transaction: &Transaction<'_>, lease: LeaseRecord) -> rusqlite::Result<()> {
     let ttl = i64::try_from(lease.ttl.as_millis()).unwrap_or(i64::MAX);
-    transaction.execute("INSERT INTO lease (id, ttl) VALUES (?1, ?2)", [signed(lease.id), ttl])?;
+    transaction.execute("INSERT OR REPLACE INTO lease (id, ttl) VALUES (?1, ?2)", [signed(lease.id), ttl])?;
     Ok(())
 }
 
@@ -344,7 +243,8 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn damaged(path: &Path, detail: &str) -> StoreError {
+/// Damage, and what to do about it.
+pub fn damaged(path: &Path, detail: &str) -> StoreError {
     StoreError::Damaged(format!(
         "{}: {detail}; move the data directory away and restore it from a snapshot",
         path.display()

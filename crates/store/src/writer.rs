@@ -31,6 +31,11 @@ pub trait Engine: Send {
 
     /// Gives back space that is no longer needed.
     fn reclaim(&mut self) -> Result<(), StoreError>;
+
+    /// Whether the next commit is likely to take less time than waking another thread.
+    fn is_quick(&self) -> bool {
+        true
+    }
 }
 
 /// The engine of a store that lives only in memory.
@@ -83,6 +88,11 @@ pub struct Writer {
 impl Writer {
     pub fn new(shared: Arc<Shared>, engine: Box<dyn Engine>) -> Self {
         Self { shared, engine }
+    }
+
+    /// See [`Engine::is_quick`].
+    pub fn is_quick(&self) -> bool {
+        self.engine.is_quick()
     }
 
     /// Does all of `commands` in order; neighbouring transactions become durable together.
