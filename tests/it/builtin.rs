@@ -142,6 +142,7 @@ impl Client<'_> {
         assert_eq!(back, "there and back");
         self.attach();
         self.terminal();
+        // It waits for its input, so that it cannot have ended before it is attached to.
         let once = [
             "run",
             "once",
@@ -152,10 +153,16 @@ impl Client<'_> {
             "-i",
             "--command",
             "--",
-            "echo",
-            "hello",
+            "head",
+            "-n1",
         ];
-        self.shows(&once, &["hello", "pod \"once\" deleted"]);
+        let mut once = self.command(&once);
+        let mut once = once.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        once.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+        let output = once.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert!(text.contains("hello") && text.contains("pod \"once\" deleted"), "{text}");
     }
 
     fn attach(&self) {
@@ -223,11 +230,13 @@ impl Client<'_> {
         let changed = self.file("changed.yaml", &text.replace("blue", "red"));
         self.shows(&["apply", "-f", &changed, "--dry-run=server"], &["configured (server dry run)"]);
         self.shows(&["apply", "-f", &changed], &["configmap/settings configured"]);
-        self.fails(&["apply", "--server-side", "-f", &file], 1, "conflict");
-        let forced = ["apply", "--server-side", "--force-conflicts", "-f", &file];
+        // What client-side apply set is this client's own; to another manager it is a conflict.
+        let other = ["apply", "--server-side", "--field-manager=other", "-f", &file];
+        self.fails(&other, 1, "conflict");
+        let forced = [&other[..], &["--force-conflicts"]].concat();
         self.shows(&forced, &["configmap/settings serverside-applied"]);
         assert_eq!(self.run(&["get", "cm", "settings", "-o", "jsonpath={.data.colour}"]), "blue");
-        let wrong = self.file("wrong.yaml", &text.replace("data:", "dataa:"));
+        let wrong = self.file("wrong.yaml", &text.replace("\ndata:", "\ndataa:"));
         self.fails(&["apply", "-f", &wrong], 1, "unknown field \"dataa\"");
         self.shows(&["delete", "-f", &file], &["configmap \"settings\" deleted"]);
         self.shows(&["create", "namespace", "team"], &["namespace/team created"]);

@@ -190,13 +190,23 @@ impl Cluster {
         pods.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"]))).collect()
     }
 
+    /// Waits until as many pods are ready; fails with what the API says of them.
     pub fn wait_for_pods(&self, selector: &str, count: usize) -> Vec<(String, String)> {
-        let mut pods = Vec::new();
-        self.until(&format!("{count} pods of {selector} are ready"), |cluster| {
-            pods = cluster.ready_pods(selector);
-            pods.len() == count
-        });
-        pods
+        let start = Instant::now();
+        loop {
+            let pods = self.ready_pods(selector);
+            if pods.len() == count {
+                return pods;
+            }
+            if start.elapsed() > PATIENCE {
+                let all = self.kubectl(&["describe", "pods", "-l", selector]);
+                panic!(
+                    "not within {PATIENCE:?}: {count} pods of {selector} are ready\n{all}\n{}",
+                    self.log()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// `kobune ARGUMENTS` with this cluster's data directory.

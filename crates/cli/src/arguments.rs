@@ -100,6 +100,31 @@ impl DryRun {
     }
 }
 
+/// What the server does about fields that it does not know, or that are given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Validate {
+    /// The object is refused.
+    #[default]
+    #[value(alias = "true")]
+    Strict,
+    /// It is taken, with a warning.
+    Warn,
+    /// It is taken.
+    #[value(alias = "false")]
+    Ignore,
+}
+
+impl Validate {
+    fn parameter(self) -> (&'static str, &'static str) {
+        let level = match self {
+            Self::Strict => "Strict",
+            Self::Warn => "Warn",
+            Self::Ignore => "Ignore",
+        };
+        ("fieldValidation", level)
+    }
+}
+
 /// Flags of writing commands.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Writing {
@@ -109,11 +134,18 @@ pub struct Writing {
     /// The name under which the server remembers which fields were set.
     #[arg(long, value_name = "NAME")]
     pub field_manager: Option<String>,
+    /// What is done about unknown and duplicate fields.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "strict", default_missing_value = "strict")]
+    pub validate: Validate,
 }
 
 impl Writing {
     /// Query parameters, with the field manager that the command has by default.
-    pub fn parameters<'a>(&'a self, manager: &'a str) -> [(&'a str, &'a str); 2] {
-        [self.dry_run.parameter(), ("fieldManager", self.field_manager.as_deref().unwrap_or(manager))]
+    pub fn parameters<'a>(&'a self, manager: &'a str) -> [(&'a str, &'a str); 3] {
+        [
+            self.dry_run.parameter(),
+            ("fieldManager", self.field_manager.as_deref().unwrap_or(manager)),
+            self.validate.parameter(),
+        ]
     }
 }

@@ -157,12 +157,12 @@ fn no_two_flags_of_a_command_collide() {
 async fn the_first_command_of_the_article() {
     let answers = vec![("POST", echo("ReplicationController", "v1", "my-nginx"))];
     check("run my-nginx --image=nginx --replicas=2 --port=80", answers, expect![[r#"
-        > POST /api/v1/namespaces/default/replicationcontrollers?fieldManager=kubectl-run {"apiVersion":"v1","kind":"ReplicationController","metadata":{"labels":{"run":"my-nginx"},"name":"my-nginx"},"spec":{"replicas":2,"selector":{"run":"my-nginx"},"template":{"metadata":{"labels":{"run":"my-nginx"}},"spec":{"containers":[{"image":"nginx","name":"my-nginx","ports":[{"containerPort":80}]}],"restartPolicy":"Always"}}}}
+        > POST /api/v1/namespaces/default/replicationcontrollers?fieldManager=kubectl-run&fieldValidation=Strict {"apiVersion":"v1","kind":"ReplicationController","metadata":{"labels":{"run":"my-nginx"},"name":"my-nginx"},"spec":{"replicas":2,"selector":{"run":"my-nginx"},"template":{"metadata":{"labels":{"run":"my-nginx"}},"spec":{"containers":[{"image":"nginx","name":"my-nginx","ports":[{"containerPort":80}]}],"restartPolicy":"Always"}}}}
         replicationcontroller/my-nginx created
     "#]]).await;
     let answers = vec![("POST", echo("Pod", "v1", "web"))];
     check("run web --image=nginx --env=A=b -- -c x", answers, expect![[r#"
-        > POST /api/v1/namespaces/default/pods?fieldManager=kubectl-run {"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"run":"web"},"name":"web"},"spec":{"containers":[{"args":["-c","x"],"env":[{"name":"A","value":"b"}],"image":"nginx","name":"web"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always"}}
+        > POST /api/v1/namespaces/default/pods?fieldManager=kubectl-run&fieldValidation=Strict {"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"run":"web"},"name":"web"},"spec":{"containers":[{"args":["-c","x"],"env":[{"name":"A","value":"b"}],"image":"nginx","name":"web"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always"}}
         pod/web created
     "#]]).await;
 }
@@ -344,7 +344,7 @@ async fn changes() {
     .await;
     check("label deploy web a=b", vec![("GET", deployment()), ("PATCH", deployment())], expect![[r#"
         > GET /apis/apps/v1/namespaces/default/deployments/web
-        > PATCH /apis/apps/v1/namespaces/default/deployments/web?fieldManager=kubectl-label {"metadata":{"labels":{"a":"b"}}}
+        > PATCH /apis/apps/v1/namespaces/default/deployments/web?fieldManager=kubectl-label&fieldValidation=Strict {"metadata":{"labels":{"a":"b"}}}
         deployment.apps/web labeled
     "#]])
         .await;
@@ -354,11 +354,11 @@ async fn changes() {
     let answers = vec![("GET", Ok(controller)), ("POST", echo("Service", "v1", "my-nginx"))];
     check("expose rc my-nginx --port=80 --type=LoadBalancer", answers, expect![[r#"
         > GET /api/v1/namespaces/default/replicationcontrollers/my-nginx
-        > POST /api/v1/namespaces/default/services?fieldManager=kubectl-expose {"apiVersion":"v1","kind":"Service","metadata":{"name":"my-nginx"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80}],"selector":{"run":"my-nginx"},"type":"LoadBalancer"}}
+        > POST /api/v1/namespaces/default/services?fieldManager=kubectl-expose&fieldValidation=Strict {"apiVersion":"v1","kind":"Service","metadata":{"name":"my-nginx"},"spec":{"ports":[{"port":80,"protocol":"TCP","targetPort":80}],"selector":{"run":"my-nginx"},"type":"LoadBalancer"}}
         service/my-nginx exposed
     "#]]).await;
     check("create ns x", vec![("POST", echo("Namespace", "v1", "x"))], expect![[r#"
-        > POST /api/v1/namespaces?fieldManager=kubectl-create {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"x"}}
+        > POST /api/v1/namespaces?fieldManager=kubectl-create&fieldValidation=Strict {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"x"}}
         namespace/x created
     "#]]).await;
     check(
@@ -418,7 +418,7 @@ async fn apply_makes_changes_and_leaves_alone() {
     let missing = Err(Status::not_found("", "namespaces", "x"));
     check(&line, vec![("GET", missing), ("POST", echo("Namespace", "v1", "x"))], expect![[r#"
         > GET /api/v1/namespaces/x
-        > POST /api/v1/namespaces?fieldManager=kubectl-client-side-apply {"apiVersion":"v1","kind":"Namespace","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"annotations\":{},\"labels\":{\"a\":\"b\"},\"name\":\"x\"}}\n"},"labels":{"a":"b"},"name":"x"}}
+        > POST /api/v1/namespaces?fieldManager=kubectl-client-side-apply&fieldValidation=Strict {"apiVersion":"v1","kind":"Namespace","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"annotations\":{},\"labels\":{\"a\":\"b\"},\"name\":\"x\"}}\n"},"labels":{"a":"b"},"name":"x"}}
         namespace/x created
     "#]]).await;
     let manifest =
@@ -438,7 +438,7 @@ async fn apply_makes_changes_and_leaves_alone() {
     old["metadata"]["labels"]["other"] = json!("kept");
     check(&line, vec![("GET", Ok(old)), ("PATCH", echo("Namespace", "v1", "x"))], expect![[r#"
         > GET /api/v1/namespaces/x
-        > PATCH /api/v1/namespaces/x?fieldManager=kubectl-client-side-apply {"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"annotations\":{},\"labels\":{\"a\":\"b\"},\"name\":\"x\"}}\n"},"labels":{"old":null}}}
+        > PATCH /api/v1/namespaces/x?fieldManager=kubectl-client-side-apply&fieldValidation=Strict {"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"annotations\":{},\"labels\":{\"a\":\"b\"},\"name\":\"x\"}}\n"},"labels":{"old":null}}}
         namespace/x configured
     "#]]).await;
     std::fs::remove_dir_all(&folder).expect("the test's folder");

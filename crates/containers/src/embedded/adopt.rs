@@ -57,8 +57,8 @@ impl Inner {
         }
         if same_boot && self.subscribe(&sandbox).await.is_ok() {
             sandbox.alive.send_replace(true);
-            // Ends from before the subscription are in the files; later ones come as events.
-            self.read_ends(&sandbox)?;
+            // What happened before the subscription is in the files; what comes later comes as events.
+            self.read_states(&sandbox)?;
             return Ok(());
         }
         // Nothing of it runs any more, or nobody can manage it: what is left goes, and the network is released by

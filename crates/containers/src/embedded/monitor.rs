@@ -13,7 +13,7 @@ use super::{Inner, Sandbox, io_error, short};
 use crate::protocol::{self, Reply, Request};
 use crate::record::{self, StateRecord};
 use crate::spec::SandboxSpec;
-use crate::{ContainerId, RuntimeError, RuntimeEvent, SandboxId};
+use crate::{ContainerId, ContainerState, RuntimeError, RuntimeEvent, SandboxId};
 
 /// The most that a monitor says when it cannot start.
 const MAX_COMPLAINT_BYTES: u64 = 64 * 1024;
@@ -134,13 +134,23 @@ impl Inner {
         Ok(connection)
     }
 
-    /// Takes over the ends that are written down, of containers that still count as running.
-    pub(super) fn read_ends(&self, sandbox: &Sandbox) -> Result<(), RuntimeError> {
+    /// Takes over what the monitor wrote down before it answered the subscription: ends, and starts that an earlier
+    /// process asked for without waiting for the answer.
+    pub(super) fn read_states(&self, sandbox: &Sandbox) -> Result<(), RuntimeError> {
         for container in self.containers_of(&sandbox.id) {
             let state = record::read::<StateRecord>(&self.container_directory(&container.id), record::STATE)
                 .map_err(|source| io_error("read the container's state", source))?;
-            if let Some(state) = state.filter(|state| state.is_exited() && !container.current().is_exited()) {
+            let Some(state) = state else { continue };
+            if state.is_exited() && !container.current().is_exited() {
                 self.container_exited(sandbox, &container.id, state);
+            } else if state.is_running() {
+                container.state.send_if_modified(|current| {
+                    let first = current.state == ContainerState::Created;
+                    if first {
+                        *current = state;
+                    }
+                    first
+                });
             }
         }
         Ok(())
@@ -184,7 +194,7 @@ async fn follow(runtime: Weak<Inner>, sandbox: Arc<Sandbox>, mut connection: Con
             Ok(again) => connection = again,
             Err(_) => return runtime.monitor_gone(&sandbox).await,
         }
-        if let Err(error) = runtime.read_ends(&sandbox) {
+        if let Err(error) = runtime.read_states(&sandbox) {
             tracing::warn!(sandbox = sandbox.id.0, %error, "learn what ended meanwhile");
         }
     }
