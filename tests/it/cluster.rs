@@ -96,6 +96,64 @@ impl Cluster {
         self.data.clone()
     }
 
+    /// `kobune up --nodes COUNT` with a configuration file, when all nodes are ready.
+    pub fn of_nodes(count: usize, config: &str) -> Self {
+        let cluster = Self::start("up", &["--nodes", &count.to_string()], config);
+        cluster.until(&format!("{count} nodes are ready"), |cluster| {
+            let nodes = cluster.try_kubectl(&["get", "nodes", "--no-headers"]);
+            String::from_utf8_lossy(&nodes.stdout).matches(" Ready").count() == count
+        });
+        cluster
+    }
+
+    /// The data directories of the nodes: one, or those of `up --nodes` in the order of the nodes.
+    pub fn node_data(&self) -> Vec<PathBuf> {
+        let nodes = (1..).map(|number| self.data.join(format!("nodes/node-{number}")));
+        let nodes: Vec<PathBuf> = nodes.take_while(|path| path.exists()).collect();
+        if nodes.is_empty() { vec![self.data()] } else { nodes }
+    }
+
+    /// Does something in the network of a node of `up --nodes`, counted from 0; that of `up` is this thread's own.
+    pub fn on_node<T: Send>(&self, node: usize, work: impl FnOnce() -> T + Send) -> T {
+        match std::fs::File::open(self.data.join(format!("nodes/run/node-{}", node + 1))) {
+            Ok(namespace) => linux::net::namespace::within(namespace, work).unwrap(),
+            Err(_) => work(),
+        }
+    }
+
+    /// `kill -9` for the process of a node of `up --nodes`, counted from 0. Its pods go on.
+    pub fn kill_node(&self, node: usize) {
+        let name = format!("node-{}", node + 1);
+        let data = self.data.join("nodes").join(&name);
+        let is_it = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.contains(&data.as_os_str().as_encoded_bytes()) && words.contains(&name.as_bytes())
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it);
+        let pid = pid.unwrap_or_else(|| panic!("no process is {name}"));
+        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    }
+
+    /// Takes a node of `up --nodes` off the bridge, counted from 0: as if its machine had lost power.
+    pub fn unplug_node(&self, node: usize) {
+        self.on_node(node, || {
+            assert!(Command::new("ip").args(["link", "set", "eth0", "down"]).status().unwrap().success());
+        });
+    }
+
+    /// Gives an archive's images to every node.
+    pub fn import(&self, archive: &Path) -> String {
+        let mut listed = String::new();
+        for data in self.node_data() {
+            let mut command = Command::new(binary());
+            command.args(["image", "import"]).arg(archive).arg("--data-dir").arg(data);
+            listed = self.succeed(&mut command);
+        }
+        listed
+    }
+
     /// The process of the program.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()

@@ -75,7 +75,7 @@ pub fn import_busybox(cluster: &Cluster) {
 pub fn import_busybox_as(cluster: &Cluster, name: &str, config: Value) {
     let work = tempfile::tempdir().unwrap();
     let path = busybox_archive(work.path(), name, config);
-    let listed = cluster.kobune(&["image", "import", path.to_str().unwrap()]);
+    let listed = cluster.import(&path);
     assert!(listed.contains(name), "{listed}");
 }
 

@@ -14,6 +14,7 @@ mod conformance_node;
 mod conformance_scheduling;
 mod conformance_storage;
 mod crash;
+mod guestbook;
 mod image;
 mod images_fail;
 mod kube_crate;

@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use crate::Failure;
 
 /// Each with a file by which its presence shows.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("busybox-static", "/bin/busybox"),
     ("nftables", "/usr/sbin/nft"),
     ("iproute2", "/usr/sbin/ip"),
     ("docker-registry", "/usr/bin/docker-registry"),
     ("skopeo", "/usr/bin/skopeo"),
     ("nginx-light", "/usr/sbin/nginx"),
+    ("redis-server", "/usr/bin/redis-server"),
 ];
 
 /// Runs a program and fails when it fails.

@@ -1,6 +1,7 @@
 //! NodeRestriction: a kubelet writes about its own node and the pods on it, and nothing else.
 
 use async_trait::async_trait;
+use auth::node::BALANCER_LEASES;
 use machinery::Status;
 use resources::value::Access;
 use serde_json::Value;
@@ -175,19 +176,30 @@ fn is_forbidden_label(key: &str) -> bool {
 }
 
 fn lease(attributes: &Attributes<'_>, node: &str) -> Option<String> {
+    let (namespace, prefix) = BALANCER_LEASES;
+    if attributes.namespace == namespace && name_of(attributes).starts_with(prefix) {
+        let holder = attributes.new_object().text("/spec/holderIdentity");
+        return balancer(attributes.operation, holder, node);
+    }
     if attributes.namespace != LEASE_NAMESPACE {
         return Some(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"));
     }
     other_name(attributes, node, "lease")
 }
 
+/// A node takes the Lease for itself or gives it up.
+fn balancer(operation: Operation, holder: &str, node: &str) -> Option<String> {
+    let is_right = operation != Operation::Delete && (holder.is_empty() || holder == node);
+    (!is_right).then(|| "can only take a load balancer's address for the requesting node".to_owned())
+}
+
+fn name_of<'a>(attributes: &'a Attributes<'_>) -> &'a str {
+    if attributes.name.is_empty() { attributes.new_object().text("/metadata/name") } else { attributes.name }
+}
+
 fn other_name(attributes: &Attributes<'_>, node: &str, what: &str) -> Option<String> {
-    let named = if attributes.name.is_empty() {
-        attributes.new_object().text("/metadata/name")
-    } else {
-        attributes.name
-    };
-    (named != node).then(|| format!("can only access {what} with the same name as the requesting node"))
+    (name_of(attributes) != node)
+        .then(|| format!("can only access {what} with the same name as the requesting node"))
 }
 
 #[cfg(test)]
@@ -205,6 +217,20 @@ mod tests {
             ("kubelet.kubernetes.io/a", false),
         ] {
             assert_eq!(is_forbidden_label(key), forbidden, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_node_takes_addresses_for_itself_only() {
+        for (operation, holder, allowed) in [
+            (Operation::Create, "a", true),
+            (Operation::Create, "b", false),
+            (Operation::Update, "a", true),
+            (Operation::Update, "", true),
+            (Operation::Update, "b", false),
+            (Operation::Delete, "", false),
+        ] {
+            assert_eq!(balancer(operation, holder, "a").is_none(), allowed, "{operation:?} {holder}");
         }
     }
 }

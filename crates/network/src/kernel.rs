@@ -189,7 +189,10 @@ fn configure_links(socket: &mut Socket, addresses: &[(IpNet, IpAddr)]) -> Result
     socket.set_up(link)?;
     let mut routes = Writer::new();
     for (address, gateway) in addresses {
-        socket.add_address(&Address { link, address: *address }, AddressFlags { no_prefix_route: true })?;
+        socket.add_address(
+            &Address { link, address: *address },
+            AddressFlags { no_prefix_route: true, ..AddressFlags::default() },
+        )?;
         route::write_routes(&mut routes, &pod_routes(link, *address, *gateway));
     }
     socket.request(routes)

@@ -1,9 +1,12 @@
 //! `[sig-network]`: one cluster, its pods ask each other by address, Service and name.
 
+mod backends;
+mod balancers;
 mod dns;
 mod endpoints;
+mod nodes;
 mod objects;
-mod pods;
+pub mod pods;
 mod services;
 mod types;
 
@@ -27,7 +30,8 @@ pub struct Lab {
     pub cluster: Cluster,
     /// Names and addresses.
     pub backends: Vec<(String, String)>,
-    pub node: String,
+    /// Names and addresses.
+    pub nodes: Vec<(String, String)>,
 }
 
 pub fn container(script: &str) -> Value {
@@ -53,20 +57,28 @@ pub fn front(extra: Value) -> Value {
 }
 
 impl Lab {
-    fn new() -> Self {
-        let cluster = Cluster::up();
+    /// On so many nodes; every one has a backend.
+    pub fn new(nodes: usize) -> Self {
+        let cluster = if nodes == 1 { Cluster::up() } else { Cluster::of_nodes(nodes, "") };
+        Self::on(cluster)
+    }
+
+    pub fn on(cluster: Cluster) -> Self {
         import_busybox(&cluster);
+        let nodes = nodes(&cluster);
+        let count = nodes.len().max(3);
+        let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "backend"}}}]);
         let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "backend"},
-            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "backend"}}, "template": {
+            "spec": {"replicas": count, "selector": {"matchLabels": {"app": "backend"}}, "template": {
                 "metadata": {"labels": {"app": "backend"}},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": [container(SERVER)]}}}});
+                "spec": {"terminationGracePeriodSeconds": 1, "topologySpreadConstraints": spread,
+                    "containers": [container(SERVER)]}}}});
         cluster.feed(&["create"], &deployment.to_string());
         cluster.feed(&["create"], &pod("asker", json!({"app": "asker"}), json!({}), IDLE).to_string());
         cluster.kubectl(&["wait", "--for=condition=Ready", "pod/asker", "--timeout=90s"]);
-        let backends = cluster.wait_for_pods("app=backend", 3);
-        let addresses = "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}";
-        let node = cluster.kubectl(&["get", "nodes", "-o", addresses]);
-        Self { cluster, backends, node }
+        let backends = cluster.wait_for_pods("app=backend", count);
+        Self { cluster, backends, nodes }
     }
 
     pub fn create(&self, object: &Value) {
@@ -102,26 +114,52 @@ impl Lab {
 
     /// Waits until every backend, and nobody else, answers there.
     pub fn until_all_answer(&self, at: &str) {
-        let script = format!("for i in $(seq 1 40); do wget -q -O - http://{at}/hostname; done | sort -u");
+        self.until_all_answer_to("asker", at);
+    }
+
+    pub fn until_all_answer_to(&self, pod: &str, at: &str) {
+        let script =
+            format!("for i in $(seq 1 40); do timeout 5 wget -q -O - http://{at}/hostname; done | sort -u");
         let mut names: Vec<&str> = self.backends.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        self.until(&format!("all answer at {at}"), |lab| lab.ask(&script).lines().eq(names.iter().copied()));
+        self.until(&format!("all answer {pod} at {at}"), |lab| {
+            lab.ask_in(pod, &script).lines().eq(names.iter().copied())
+        });
     }
 
     /// Runs something in the network of the pod with that address.
     pub fn inside<T: Send>(&self, address: &str, work: impl FnOnce() -> T + Send) -> T {
         let address: std::net::IpAddr = address.parse().unwrap();
         let has = |path: &PathBuf| {
-            let file = std::fs::File::open(path).unwrap();
+            // A pod that just ended has taken its file with it.
+            let Ok(file) = std::fs::File::open(path) else { return false };
             let found = namespace::within(file, || {
                 let found = Socket::open(Protocol::Route).unwrap().addresses().unwrap();
                 found.iter().any(|found| found.address.addr() == address)
             });
             found.unwrap_or(false)
         };
-        let files = std::fs::read_dir(self.cluster.data().join("run/netns")).unwrap();
-        let path = files.map(|file| file.unwrap().path()).find(has).expect("the pod has a network");
+        let directories = self.cluster.node_data().into_iter();
+        let pods = directories.flat_map(|data| std::fs::read_dir(data.join("run")).unwrap());
+        let path = pods.map(|pod| pod.unwrap().path().join("net")).find(has);
+        let path = path.unwrap_or_else(|| panic!("no pod's network has {address}"));
         namespace::within(std::fs::File::open(path).unwrap(), work).unwrap()
+    }
+
+    /// Does something in the network of every node, told its name.
+    pub fn on_nodes(&self, work: impl Fn(&str) + Sync) {
+        for (number, (name, _)) in self.nodes.iter().enumerate() {
+            self.cluster.on_node(number, || work(name));
+        }
+    }
+
+    /// Where a Service of the name is to be asked: by address, by name, and by node port when it has one.
+    pub fn places(&self, name: &str) -> Vec<String> {
+        let port = self.field(&format!("svc/{name}"), ".spec.ports[0].nodePort");
+        let mut places = vec![self.field(&format!("svc/{name}"), ".spec.clusterIP"), name.to_owned()];
+        let ports = self.nodes.iter().filter(|_| !port.is_empty());
+        places.extend(ports.map(|(_, address)| format!("{address}:{port}")));
+        places
     }
 
     /// Lets the pod with that address answer datagrams with a text.
@@ -137,6 +175,14 @@ impl Lab {
     }
 }
 
+/// Names and addresses of the nodes, in order.
+pub fn nodes(cluster: &Cluster) -> Vec<(String, String)> {
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.status.addresses[?(@.type=='InternalIP')].address}{'\\n'}{end}";
+    let text = cluster.kubectl(&["get", "nodes", "--sort-by=.metadata.name", "-o", path]);
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs.map(|(name, address)| (name.to_owned(), address.to_owned())).collect()
+}
+
 /// The answer to a datagram, from where this is called; empty when there is none.
 pub fn ask_udp(to: SocketAddr) -> String {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -146,18 +192,26 @@ pub fn ask_udp(to: SocketAddr) -> String {
     answered.map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned()).unwrap_or_default()
 }
 
+fn pods_services_names(lab: &Lab) {
+    pods::check(lab);
+    dns::check(lab);
+    services::check(lab);
+    types::check(lab);
+}
+
 #[test]
 fn pods_services_and_names() {
-    let lab = Lab::new();
-    pods::check(&lab);
-    dns::check(&lab);
-    services::check(&lab);
-    types::check(&lab);
+    pods_services_names(&Lab::new(1));
+}
+
+#[test]
+fn pods_services_and_names_on_two_nodes() {
+    pods_services_names(&Lab::new(2));
 }
 
 #[test]
 fn endpoints_and_objects() {
-    let lab = Lab::new();
+    let lab = Lab::new(1);
     endpoints::check(&lab);
     objects::check(&lab);
 }

@@ -31,22 +31,29 @@ fn api_server_is_a_service(lab: &Lab) {
 
 // conformance: [sig-network] Networking Granular Checks: Pods should function for intra-pod communication: http [NodeConformance]
 // conformance: [sig-network] Networking Granular Checks: Pods should function for node-pod communication: http [LinuxOnly] [NodeConformance]
-fn http_between_pods(lab: &Lab) {
-    for (from, _) in &lab.backends {
+pub fn http_between_pods(lab: &Lab) {
+    let names: Vec<&str> = lab.backends.iter().map(|(name, _)| name.as_str()).collect();
+    let addresses: Vec<&str> = lab.backends.iter().map(|(_, address)| address.as_str()).collect();
+    let script = format!(
+        "for at in {}; do timeout 5 wget -q -O - http://$at:8080/hostname; done",
+        addresses.join(" ")
+    );
+    for from in &names {
+        lab.until(&format!("{from} reaches all"), |lab| {
+            lab.ask_in(from, &script).lines().eq(names.iter().copied())
+        });
+    }
+    lab.on_nodes(|node| {
         for (name, address) in &lab.backends {
-            let script = format!("wget -q -O - http://{address}:8080/hostname");
-            lab.until(&format!("{from} reaches {name}"), |lab| lab.ask_in(from, &script) == *name);
+            let page = fetch_path(&format!("{address}:8080"), "/hostname");
+            assert_eq!(page, *name, "{node} reaches the pod");
         }
-    }
-    for (name, address) in &lab.backends {
-        let page = fetch_path(&format!("{address}:8080"), "/hostname");
-        assert_eq!(page, *name, "the machine reaches the pod");
-    }
+    });
 }
 
 // conformance: [sig-network] Networking Granular Checks: Pods should function for intra-pod communication: udp [NodeConformance]
 // conformance: [sig-network] Networking Granular Checks: Pods should function for node-pod communication: udp [LinuxOnly] [NodeConformance]
-fn udp_between_pods(lab: &Lab) {
+pub fn udp_between_pods(lab: &Lab) {
     for (name, address) in &lab.backends {
         lab.serve_udp(address, 8081, name);
     }
@@ -55,38 +62,50 @@ fn udp_between_pods(lab: &Lab) {
         for (_, from) in &lab.backends {
             assert_eq!(lab.inside(from, || ask_udp(at)), *name);
         }
-        assert_eq!(ask_udp(at), *name, "the machine reaches the pod");
+        lab.on_nodes(|node| assert_eq!(ask_udp(at), *name, "{node} reaches the pod"));
     }
 }
 
 pub fn fetch_path(at: &str, path: &str) -> String {
+    try_fetch_path(at, path).unwrap()
+}
+
+pub fn try_fetch_path(at: &str, path: &str) -> std::io::Result<String> {
     use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(at).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+    let patience = std::time::Duration::from_secs(5);
+    let to = at.parse().map_err(std::io::Error::other)?;
+    let mut stream = std::net::TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim().to_owned()
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim().to_owned())
 }
 
 // conformance: [sig-network] HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol [LinuxOnly]
 fn host_ports(lab: &Lab) {
+    let (node, own) = &lab.nodes[0];
     let with = |name: &str, host: &str, protocol: &str| {
-        let mut object = pod(name, json!({"test": "host-port"}), json!({}), SERVER);
+        let mut object = pod(name, json!({"test": "host-port"}), json!({"nodeName": node}), SERVER);
         object["spec"]["containers"][0]["ports"] =
             json!([{"containerPort": 8080, "hostPort": 54323, "hostIP": host, "protocol": protocol}]);
         lab.create(&object);
     };
     with("port1", "127.0.0.1", "TCP");
-    with("port2", &lab.node, "TCP");
-    with("port3", &lab.node, "UDP");
+    with("port2", own, "TCP");
+    with("port3", own, "UDP");
     let pods = lab.cluster.wait_for_pods("test=host-port", 3);
     let third = &pods.iter().find(|(name, _)| name == "port3").unwrap().1;
     lab.serve_udp(third, 8080, "port3");
     let at = |host: &str| format!("{host}:54323");
-    lab.until("host ports answer", |_| fetch(&at("127.0.0.1")).is_ok() && fetch(&at(&lab.node)).is_ok());
-    assert_eq!(fetch_path(&at("127.0.0.1"), "/hostname"), "port1");
-    assert_eq!(fetch_path(&at(&lab.node), "/hostname"), "port2");
-    assert_eq!(ask_udp(at(&lab.node).parse().unwrap()), "port3");
+    lab.until("host ports answer", |lab| {
+        lab.cluster.on_node(0, || fetch(&at("127.0.0.1")).is_ok() && fetch(&at(own)).is_ok())
+    });
+    lab.cluster.on_node(0, || {
+        assert_eq!(fetch_path(&at("127.0.0.1"), "/hostname"), "port1");
+        assert_eq!(fetch_path(&at(own), "/hostname"), "port2");
+        assert_eq!(ask_udp(at(own).parse().unwrap()), "port3");
+    });
     lab.delete(&["pods", "-l", "test=host-port"]);
 }
 

@@ -21,23 +21,17 @@ pub fn check(lab: &Lab) {
     latency(lab);
 }
 
-/// Where a Service of the name is to be asked: by address, by name, and by node port when it has one.
-fn places(lab: &Lab, name: &str) -> Vec<String> {
-    let port = lab.field(&format!("svc/{name}"), ".spec.ports[0].nodePort");
-    let mut places = vec![lab.field(&format!("svc/{name}"), ".spec.clusterIP"), name.to_owned()];
-    places.extend((!port.is_empty()).then(|| format!("{}:{port}", lab.node)));
-    places
-}
-
 // conformance: [sig-network] Services should be able to create a functioning NodePort service
-fn node_port(lab: &Lab) {
+pub fn node_port(lab: &Lab) {
     lab.create(&service("outside", front(json!({"type": "NodePort"}))));
-    for place in places(lab, "outside") {
+    for place in lab.places("outside") {
         lab.until_all_answer(&place);
     }
     let port = lab.field("svc/outside", ".spec.ports[0].nodePort");
     assert!((30_000..=32_767).contains(&port.parse::<u32>().unwrap()));
-    lab.until("the machine itself", |lab| fetch(&format!("{}:{port}", lab.node)).is_ok());
+    for (_, address) in &lab.nodes {
+        lab.until("the machine itself", |_| fetch(&format!("{address}:{port}")).is_ok());
+    }
     lab.delete(&["svc/outside"]);
 }
 
@@ -56,9 +50,9 @@ fn with_affinity(lab: &Lab, name: &str, node_port: bool, affinity: &str) {
 
 // conformance: [sig-network] Services should have session affinity work for service with type clusterIP [LinuxOnly]
 // conformance: [sig-network] Services should have session affinity work for NodePort service [LinuxOnly]
-fn affinity(lab: &Lab, node_port: bool) {
+pub fn affinity(lab: &Lab, node_port: bool) {
     with_affinity(lab, "sticky", node_port, "ClientIP");
-    for place in places(lab, "sticky") {
+    for place in lab.places("sticky") {
         lab.until(&format!("{place} sticks"), |lab| is_sticky(lab, &place));
     }
     lab.cluster.kubectl(&["delete", "svc/sticky"]);
@@ -71,7 +65,7 @@ fn switched_affinity(lab: &Lab, node_port: bool) {
     for (affinity, sticks) in [("None", false), ("ClientIP", true)] {
         let patch = json!({"spec": {"sessionAffinity": affinity}}).to_string();
         lab.cluster.kubectl(&["patch", "svc", "switched", "-p", &patch]);
-        for place in places(lab, "switched") {
+        for place in lab.places("switched") {
             match sticks {
                 true => lab.until(&format!("{place} sticks"), |lab| is_sticky(lab, &place)),
                 false => lab.until_all_answer(&place),
@@ -240,7 +234,9 @@ fn latency(lab: &Lab) {
         let slices = all["items"].as_array().unwrap().iter();
         let full = slices.filter(|slice| {
             slice["metadata"]["generateName"].as_str().is_some_and(|name| name.starts_with("quick-"))
-                && slice["endpoints"].as_array().is_some_and(|endpoints| endpoints.len() == 3)
+                && slice["endpoints"]
+                    .as_array()
+                    .is_some_and(|endpoints| endpoints.len() == lab.backends.len())
         });
         full.count() == COUNT
     };

@@ -24,9 +24,7 @@ fn from_external(lab: &Lab, kind: &str) {
     let port = lab.field("svc/turning", ".spec.ports[0].nodePort");
     assert!(!address.is_empty());
     assert_eq!(port.is_empty(), kind == "ClusterIP");
-    let mut places = vec![address, "turning".to_owned()];
-    places.extend((!port.is_empty()).then(|| format!("{}:{port}", lab.node)));
-    for place in places {
+    for place in lab.places("turning") {
         lab.until_all_answer(&place);
     }
     lab.cluster.kubectl(&["delete", "svc/turning"]);
@@ -51,7 +49,8 @@ fn to_external(lab: &Lab, kind: &str) {
     });
     lab.until("nobody answers at the old place", |lab| {
         lab.who(&address).is_empty()
-            && (port.is_empty() || lab.who(&format!("{}:{port}", lab.node)).is_empty())
+            && (port.is_empty()
+                || lab.nodes.iter().all(|(_, node)| lab.who(&format!("{node}:{port}")).is_empty()))
     });
     lab.cluster.kubectl(&["delete", "svc/turning"]);
 }

@@ -120,11 +120,7 @@ async fn service_address(core: &Arc<Core>, call: &Call, named: &Named) -> Result
     let unavailable =
         || Status::service_unavailable(format!("no endpoints available for service {:?}", call.target.name));
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    let wanted = match named.port.as_str() {
-        "" => ports.first(),
-        text => ports.iter().find(|port| port["name"] == text || port["port"] == text),
-    };
-    let wanted = wanted.ok_or_else(|| {
+    let wanted = service_port(&ports, &named.port).ok_or_else(|| {
         Status::service_unavailable(format!(
             "no service port {:?} found for service {:?}",
             named.port, named.name
@@ -154,6 +150,15 @@ async fn service_address(core: &Arc<Core>, call: &Call, named: &Named) -> Result
     Ok(addresses[chosen])
 }
 
+/// The port of a Service by its number or name, or else the first one.
+fn service_port<'a>(ports: &'a [Value], wanted: &str) -> Option<&'a Value> {
+    match (wanted, wanted.parse::<u16>()) {
+        ("", _) => ports.first(),
+        (_, Ok(number)) => ports.iter().find(|port| port["port"] == number),
+        (name, Err(_)) => ports.iter().find(|port| port["name"] == name),
+    }
+}
+
 fn slice_addresses(slice: &Value, port_name: &str) -> Vec<SocketAddr> {
     let ports = slice["ports"].as_array().cloned().unwrap_or_default();
     let port = ports.iter().find(|port| port["name"].as_str().unwrap_or_default() == port_name);
@@ -175,6 +180,7 @@ fn tls(named: &Named) -> Option<Arc<rustls::ClientConfig>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn names() {
@@ -183,5 +189,19 @@ mod tests {
         assert_eq!(parse("web:80").unwrap(), named(false, "web", "80"));
         assert_eq!(parse("https:web:").unwrap(), named(true, "web", ""));
         assert!(parse("ftp:web:1").is_err());
+    }
+
+    #[test]
+    fn ports_of_services() {
+        let ports = [json!({"name": "web", "port": 80}), json!({"name": "admin", "port": 81})];
+        for (wanted, found) in
+            [("", Some("web")), ("81", Some("admin")), ("web", Some("web")), ("82", None), ("x", None)]
+        {
+            assert_eq!(
+                service_port(&ports, wanted).and_then(|port| port["name"].as_str()),
+                found,
+                "{wanted}"
+            );
+        }
     }
 }

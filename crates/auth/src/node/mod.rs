@@ -13,11 +13,24 @@ use crate::{Attributes, Authorizer, Decision, User, UserRules, policy};
 use references::{Wanted, claims_of, refers, volume_secrets};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Leases of which the holder answers for a load balancer's address: nodes take them from one another.
+pub const BALANCER_LEASES: (&str, &str) = ("kube-system", "load-balancer-");
 
 struct Live {
     pods: Cache,
     claims: Cache,
     volumes: Cache,
+}
+
+/// Admission looks at the name of what is created, and at the holder.
+fn is_balancers(asked: &Attributes) -> bool {
+    let (namespace, prefix) = BALANCER_LEASES;
+    let named = match asked.verb.as_str() {
+        "create" => asked.name.is_empty() || asked.name.starts_with(prefix),
+        "get" | "update" => asked.name.starts_with(prefix),
+        _ => false,
+    };
+    asked.namespace == namespace && named
 }
 
 /// Judges requests of kubelets (users `system:node:NAME` in `system:nodes`) and has no opinion on others.
@@ -69,6 +82,7 @@ impl NodeAuthorizer {
             ("", "pods", _) if asked.verb != "create" || asked.subresource == "eviction" => {
                 self.pod(node, asked)
             }
+            ("coordination.k8s.io", "leases", "") if is_balancers(asked) => Ok(()),
             ("coordination.k8s.io", "leases", "") if asked.verb == "create" && asked.name.is_empty() => {
                 if asked.namespace == LEASE_NAMESPACE {
                     Ok(())
@@ -234,6 +248,9 @@ mod tests {
             ("update", "coordination.k8s.io", "leases", "kube-node-lease/a", "", true),
             ("update", "coordination.k8s.io", "leases", "kube-node-lease/b", "", false),
             ("update", "coordination.k8s.io", "leases", "kube-system/a", "", false),
+            ("update", "coordination.k8s.io", "leases", "kube-system/load-balancer-192-0-2-1", "", true),
+            ("delete", "coordination.k8s.io", "leases", "kube-system/load-balancer-192-0-2-1", "", false),
+            ("create", "coordination.k8s.io", "leases", "kube-system/", "", true),
             ("list", "", "services", "", "", true),
             ("list", "", "secrets", "web/", "", false),
             ("get", "", "secrets", "web/s", "", false),

@@ -77,9 +77,21 @@ async fn supervise(
     for server in &mut nodes {
         stopped.push(server.stop().await);
     }
+    for (machine, _) in
+        machines.all.iter().zip(nodes.iter().chain(&agents)).filter(|(_, node)| node.ended_by_itself())
+    {
+        stopped.push(sweep(machine));
+    }
     let removed = machines.remove();
     progress.say("stopped");
     stopped.into_iter().collect::<Result<Vec<()>, _>>().and(removed).and(outcome)
+}
+
+/// Ends the pods of a node that ended without doing so.
+fn sweep(machine: &machine::Machine) -> Result<(), Failure> {
+    let root = format!("/{}", crate::config::instance(&machine.data_dir));
+    containers::sweep(&machine.data_dir, &root).map_err(|error| Failure::chain(&error))?;
+    linux::mount::unmount_inside(&machine.data_dir).map_err(|error| Failure::chain(&error))
 }
 
 /// Starts one node after the other's needs are there, then waits for ever, or for a node to end by itself.
@@ -109,10 +121,16 @@ async fn attend(
     if demo.is_wanted() {
         demo.run(progress, settings).await?;
     }
-    let mut ends: FuturesUnordered<_> = nodes.iter_mut().map(NodeProcess::ended).collect();
-    match ends.next().await {
-        Some(failure) => Err(failure),
-        None => std::future::pending().await,
+    let Some((server, agents)) = nodes.split_first_mut() else { return std::future::pending().await };
+    let mut ends: FuturesUnordered<_> = agents.iter_mut().map(NodeProcess::ended).collect();
+    loop {
+        tokio::select! {
+            failure = server.ended() => return Err(failure),
+            Some(failure) = ends.next(), if !ends.is_empty() => {
+                // As a machine of a cluster that fails: the others go on, and take over what ran there.
+                progress.say(format_args!("{}; the other nodes go on", failure.message));
+            }
+        }
     }
 }
 

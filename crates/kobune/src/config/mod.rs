@@ -186,7 +186,7 @@ fn labels(flags: &[String], file: BTreeMap<String, String>) -> Result<BTreeMap<S
 
 /// The default data directory is the instance `kobune`; any other gets a name of its own, so that several
 /// clusters can stand on one machine.
-fn instance(data_dir: &Path) -> String {
+pub fn instance(data_dir: &Path) -> String {
     if data_dir == Path::new(DATA_DIR) {
         return "kobune".to_owned();
     }

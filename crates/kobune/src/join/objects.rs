@@ -28,6 +28,9 @@ pub struct ClusterParameters {
     pub cluster_domain: String,
     /// How pods reach those of other nodes.
     pub backend: network::Backend,
+    /// The addresses that nodes answer for.
+    #[serde(default)]
+    pub load_balancer_pool: Vec<IpNet>,
 }
 
 impl ClusterParameters {
@@ -37,6 +40,7 @@ impl ClusterParameters {
             service_cidrs: settings.service_cidrs.clone(),
             cluster_domain: settings.cluster_domain.clone(),
             backend: settings.backend.clone(),
+            load_balancer_pool: settings.load_balancer_pool.clone(),
         }
     }
 
@@ -46,6 +50,7 @@ impl ClusterParameters {
         settings.service_cidrs = self.service_cidrs;
         settings.cluster_domain = self.cluster_domain;
         settings.backend = self.backend;
+        settings.load_balancer_pool = self.load_balancer_pool;
     }
 
     /// Reads the ConfigMap that [`ensure`] wrote.

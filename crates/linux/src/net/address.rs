@@ -1,6 +1,7 @@
 //! Addresses of links.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -12,6 +13,7 @@ const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const NO_DUPLICATE_DETECTION: u32 = 0x2;
 const NO_PREFIX_ROUTE: u32 = 0x200;
@@ -29,6 +31,8 @@ pub struct Address {
 pub struct AddressFlags {
     /// The kernel makes no route to the address's network.
     pub no_prefix_route: bool,
+    /// The kernel removes the address by itself after this time, in whole seconds, unless it is added again before.
+    pub lifetime: Option<Duration>,
 }
 
 impl Socket {
@@ -49,6 +53,9 @@ impl Socket {
             let prefix_route = if flags.no_prefix_route { NO_PREFIX_ROUTE } else { 0 };
             let detection = if address.address.addr().is_ipv6() { NO_DUPLICATE_DETECTION } else { 0 };
             message.u32(IFA_FLAGS, prefix_route | detection);
+            if let Some(lifetime) = flags.lifetime {
+                message.attribute(IFA_CACHEINFO, &cache_info(lifetime));
+            }
         });
         self.request(request)
     }
@@ -62,6 +69,15 @@ impl Socket {
             _ => Ok(()),
         }
     }
+}
+
+/// The kernel's `ifa_cacheinfo`: preferred and valid lifetime in seconds, and two times that it ignores.
+fn cache_info(lifetime: Duration) -> [u8; 16] {
+    let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX).to_ne_bytes();
+    let mut info = [0; 16];
+    info[..4].copy_from_slice(&seconds);
+    info[4..8].copy_from_slice(&seconds);
+    info
 }
 
 fn body(message: &mut Writer, address: &Address) {

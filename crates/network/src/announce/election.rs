@@ -1,6 +1,8 @@
 //! Who answers for an address: the holder of its Lease, as `client-go` elects leaders.
 //!
 //! No clocks are compared: a Lease has run out when it was not renewed for its duration since it was seen to change.
+//! While the API cannot be reached nobody can take over, so the holder keeps the address. A holder whose process dies
+//! loses it: the kernel removes what is not renewed.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Holder;
+use crate::NetworkError;
 
 const NAMESPACE: &str = "kube-system";
 /// How long a holder that is not heard of keeps an address.
@@ -52,34 +55,42 @@ impl Election {
                 Ok(held) => held,
                 Err(status) => {
                     tracing::debug!(address = %self.address, %status, "the address's Lease is out of reach");
-                    // Others may take over when the Lease has run out, and so must this node have given it up.
-                    holds && self.seen.as_ref().is_some_and(|(_, at)| at.elapsed() < DURATION)
+                    // The holder could not renew it either.
+                    self.seen = None;
+                    holds
                 }
             };
-            if held != holds {
-                holds = held;
-                self.put(&holder, held);
+            match (holds, held) {
+                (false, true) => self.tell(true, holder.take(self.address, DURATION)),
+                (true, true) => self.complain(holder.keep(self.address, DURATION).map(drop)),
+                (true, false) => self.tell(false, holder.leave(self.address)),
+                (false, false) => {}
             }
+            holds = held;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(RENEWAL) => {}
             }
         }
         if holds {
-            self.put(&holder, false);
+            self.tell(false, holder.leave(self.address));
             if let Err(status) = self.release().await {
                 tracing::debug!(%status, "the address's Lease runs out by itself");
             }
         }
     }
 
-    fn put(&self, holder: &Holder, here: bool) {
-        let done = if here { holder.take(self.address) } else { holder.leave(self.address) };
-        match done {
-            Ok(()) => tracing::info!(address = %self.address, here, "load balancer address"),
-            Err(error) => {
-                tracing::warn!(address = %self.address, error = &error as &dyn std::error::Error, "load balancer address")
-            }
+    fn tell(&self, here: bool, done: Result<(), NetworkError>) {
+        if done.is_ok() {
+            tracing::info!(address = %self.address, here, "load balancer address");
+        }
+        self.complain(done);
+    }
+
+    fn complain(&self, done: Result<(), NetworkError>) {
+        if let Err(error) = done {
+            let cause = &error as &dyn std::error::Error;
+            tracing::warn!(address = %self.address, error = cause, "load balancer address");
         }
     }
 

@@ -2,7 +2,8 @@
 //! it answers for it (ARP, neighbour discovery), and tells the link so.
 //!
 //! Which node that is follows from a Lease per address. With the traffic policy `Local` only nodes with endpoints
-//! take part. A node that is lost is replaced when its Lease runs out.
+//! take part. A node that is lost is replaced when its Lease runs out; by then the kernel of a node whose process died
+//! has removed the address.
 
 mod election;
 mod wanted;
@@ -10,6 +11,7 @@ mod wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Cache, Caches, Client};
 use env::{Env, Shutdown};
@@ -119,18 +121,26 @@ impl Announcer {
 }
 
 impl Holder {
-    /// Has the address here and says so to the link.
-    fn take(&self, address: IpAddr) -> Result<(), NetworkError> {
+    /// Has the address here for some time and says so to the link.
+    fn take(&self, address: IpAddr, lifetime: Duration) -> Result<(), NetworkError> {
+        match self.keep(address, lifetime)? {
+            Some(Link { index, mac: Some(mac), .. }) => arp::announce(index, mac, address)
+                .map_err(crate::kernel::io(format!("cannot announce {address}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the address here for some time more; on which link.
+    fn keep(&self, address: IpAddr, lifetime: Duration) -> Result<Option<Link>, NetworkError> {
         let mut socket = self.socket.lock();
-        let take = |socket: &mut Socket| {
+        let keep = |socket: &mut Socket| {
             let Some(link) = self.link(socket, address)? else { return Ok(None) };
             let own = Address { link: link.index, address: IpNet::from(address) };
-            socket.add_address(&own, AddressFlags { no_prefix_route: true })?;
+            let flags = AddressFlags { no_prefix_route: true, lifetime: Some(lifetime) };
+            socket.add_address(&own, flags)?;
             Ok(Some(link))
         };
-        let link = take(&mut socket).map_err(doing(format!("cannot take {address}")))?;
-        let Some(Link { index, mac: Some(mac), .. }) = link else { return Ok(()) };
-        arp::announce(index, mac, address).map_err(crate::kernel::io(format!("cannot announce {address}")))
+        keep(&mut socket).map_err(doing(format!("cannot have {address} here")))
     }
 
     fn leave(&self, address: IpAddr) -> Result<(), NetworkError> {

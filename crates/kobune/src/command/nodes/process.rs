@@ -26,6 +26,7 @@ pub struct NodeProcess {
     notified: UnixDatagram,
     exit: oneshot::Receiver<std::io::Result<ExitStatus>>,
     has_ended: bool,
+    ended_by_itself: bool,
 }
 
 fn failure(error: impl std::error::Error + 'static) -> Failure {
@@ -65,7 +66,7 @@ impl NodeProcess {
         });
         let pid = start.recv().map_err(failure)?;
         let pid = pid.map_err(|error| Failure::new(format!("{name} cannot be started: {error}")))?;
-        Ok(Self { name, pid, notified, exit, has_ended: false })
+        Ok(Self { name, pid, notified, exit, has_ended: false, ended_by_itself: false })
     }
 
     /// Waits until the node is ready; fails when it ends before.
@@ -78,7 +79,7 @@ impl NodeProcess {
                 Err(error) => Err(failure(error)),
             },
             exit = &mut self.exit => {
-                self.has_ended = true;
+                (self.has_ended, self.ended_by_itself) = (true, true);
                 Err(self.unexpected(exit))
             }
         }
@@ -87,8 +88,13 @@ impl NodeProcess {
     /// Waits until the node ends by itself, which it should not.
     pub async fn ended(&mut self) -> Failure {
         let exit = (&mut self.exit).await;
-        self.has_ended = true;
+        (self.has_ended, self.ended_by_itself) = (true, true);
         self.unexpected(exit)
+    }
+
+    /// Whether it ended without being asked to.
+    pub fn ended_by_itself(&self) -> bool {
+        self.ended_by_itself
     }
 
     fn unexpected(&self, exit: Result<std::io::Result<ExitStatus>, oneshot::error::RecvError>) -> Failure {
