@@ -123,6 +123,11 @@ impl Cluster {
 
     /// `kill -9` for the process of a node of `up --nodes`, counted from 0. Its pods go on.
     pub fn kill_node(&self, node: usize) {
+        self.signal_node(node, "-KILL");
+    }
+
+    /// Sends a signal to the process of a node of `up --nodes`, counted from 0.
+    pub fn signal_node(&self, node: usize, signal: &str) {
         let name = format!("node-{}", node + 1);
         let data = self.data.join("nodes").join(&name);
         let is_it = |pid: &u32| {
@@ -133,7 +138,7 @@ impl Cluster {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it);
         let pid = pid.unwrap_or_else(|| panic!("no process is {name}"));
-        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
     }
 
     /// Takes a node of `up --nodes` off the bridge, counted from 0: as if its machine had lost power.

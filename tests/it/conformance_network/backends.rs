@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Lab, nodes, pods};
+use serde_json::json;
+
+use super::{Lab, front, nodes, pods, service};
 use crate::cluster::Cluster;
 
 #[test]
@@ -14,6 +16,38 @@ fn each_backend_carries_everything() {
         large_answers(&lab);
         described(&lab, mtu);
     }
+}
+
+/// IPv6 beside IPv4, through the same tunnels.
+#[test]
+fn both_families_cross_nodes() {
+    let flags = [
+        "--nodes",
+        "2",
+        "--cluster-cidr",
+        "10.42.0.0/16,fd42::/48",
+        "--service-cidr",
+        "10.43.0.0/16,fd43::/112",
+    ];
+    let cluster = Cluster::start("up", &flags, "");
+    cluster.until("two nodes are ready", |cluster| {
+        cluster.kubectl(&["get", "nodes", "--no-headers"]).matches(" Ready").count() == 2
+    });
+    let mut lab = Lab::on(cluster);
+    let second = |lab: &Lab, name: &str| lab.field(&format!("pod/{name}"), ".status.podIPs[1].ip");
+    let addresses: Vec<String> = lab.backends.iter().map(|(name, _)| second(&lab, name)).collect();
+    for (backend, address) in lab.backends.iter_mut().zip(addresses) {
+        assert!(address.starts_with("fd42:"), "{address}");
+        backend.1 = format!("[{address}]");
+    }
+    pods::http_between_pods(&lab);
+    lab.create(&service("both", front(json!({"ipFamilyPolicy": "RequireDualStack"}))));
+    let at = lab.field("svc/both", ".spec.clusterIPs[1]");
+    for (from, _) in &lab.backends {
+        lab.until_all_answer_to(from, &format!("[{at}]"));
+    }
+    let found = lab.ask("nslookup -type=aaaa both.default.svc.cluster.local");
+    assert!(found.contains(&format!("Address: {at}")), "{found}");
 }
 
 /// Packets of the full size pass.

@@ -1,6 +1,7 @@
 //! Load balancers on three nodes, asked from beside them: the nodes' own addresses, and a pool's.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -58,6 +59,8 @@ fn an_address_of_the_pool_moves_when_its_node_dies() {
         lab.cluster.kubectl(&["get", "-n", "kube-system", lease, "-o", "jsonpath={.spec.holderIdentity}"])
     };
     assert_eq!(holder(&lab), first.replace("on-", "node-"));
+    stays_while_the_server_hangs(&lab, at, &first);
+    assert_eq!(holder(&lab), first.replace("on-", "node-"));
     let second = if first == "on-2" { "on-3" } else { "on-2" };
     lab.cluster.kill_node(if first == "on-2" { 1 } else { 2 });
     lab.until("the other one answers", |_| who(at) == second);
@@ -65,4 +68,15 @@ fn an_address_of_the_pool_moves_when_its_node_dies() {
     // What the dead process left behind does not answer as well.
     let answers: BTreeSet<String> = (0..10).map(|_| who(at)).collect();
     assert_eq!(answers, [second.to_owned()].into());
+}
+
+/// For longer than an address lasts that is not renewed.
+fn stays_while_the_server_hangs(lab: &Lab, at: &str, first: &str) {
+    lab.cluster.signal_node(0, "-STOP");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        assert_eq!(who(at), first, "after {:?}", start.elapsed());
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    lab.cluster.signal_node(0, "-CONT");
 }

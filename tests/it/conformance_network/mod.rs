@@ -210,6 +210,12 @@ fn pods_services_and_names_on_two_nodes() {
 }
 
 #[test]
+#[ignore = "takes minutes; `nodes::five_nodes` is what depends on their number"]
+fn pods_services_and_names_on_five_nodes() {
+    pods_services_names(&Lab::new(5));
+}
+
+#[test]
 fn endpoints_and_objects() {
     let lab = Lab::new(1);
     endpoints::check(&lab);

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::node::{cgroup_root, network_config, services_config, this_executable};
 
 /// By these a data directory is known.
-const OWN: [&str; 4] = ["server", "kubelet", "images", "containers"];
+const OWN: [&str; 5] = ["server", "kubelet", "images", "containers", "nodes"];
 
 /// Remove every trace of an instance: processes, mounts, cgroups, namespaces, links, packet-filter tables and data.
 #[derive(Args)]

@@ -3,7 +3,7 @@
 //! Plain threads and blocking sockets: twenty of these run in the demonstration, each a few hundred kilobytes.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,7 +30,9 @@ pub struct Web {
 
 impl Web {
     pub fn run(self) -> Result<(), Failure> {
-        let listener = TcpListener::bind(("0.0.0.0", self.port))
+        // Of both families, where the kernel has both.
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, self.port))
+            .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port)))
             .map_err(|error| Failure::new(format!("cannot listen on port {}: {error}", self.port)))?;
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         println!("{name} listens on port {}", self.port);

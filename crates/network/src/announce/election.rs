@@ -22,6 +22,8 @@ const NAMESPACE: &str = "kube-system";
 const DURATION: Duration = Duration::from_secs(6);
 /// How often a holder is heard of, and others look.
 const RENEWAL: Duration = Duration::from_secs(2);
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The election for one address.
 pub struct Election {
@@ -51,7 +53,11 @@ impl Election {
     pub async fn run(mut self, holder: Holder, stop: Shutdown) {
         let mut holds = false;
         loop {
-            let held = match self.attempt().await {
+            // A server that hangs must not keep the holder from renewing the address.
+            let attempt = tokio::time::timeout(PATIENCE, self.attempt()).await;
+            let held = match attempt
+                .unwrap_or_else(|_| Err(Status::timeout("the API server does not answer", 0)))
+            {
                 Ok(held) => held,
                 Err(status) => {
                     tracing::debug!(address = %self.address, %status, "the address's Lease is out of reach");
@@ -123,7 +129,11 @@ impl Election {
                 self.seen = Some((body["spec"].clone(), now));
                 Ok(true)
             }
-            Err(status) if status.is_conflict() => Ok(false),
+            // Another node's, or one of ours of which the answer was lost.
+            Err(status) if status.is_conflict() => {
+                let stored = self.leases.find(&self.name()).await?;
+                Ok(stored.is_some_and(|lease| lease.value()["spec"]["holderIdentity"] == self.node.as_str()))
+            }
             Err(status) => Err(status),
         }
     }

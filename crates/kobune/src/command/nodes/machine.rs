@@ -69,7 +69,8 @@ impl Machines {
         if count == 0 || count > NODES_MAX {
             return Err(Failure::usage(format!("--nodes {count}: one machine takes 1 to {NODES_MAX} nodes")));
         }
-        let mut hosts = range.hosts();
+        // The first address of a network of IPv6 is every router's.
+        let mut hosts = range.hosts().filter(|address| *address != range.network());
         let gateway =
             hosts.next().ok_or_else(|| Failure::usage(format!("--nodes-cidr {range} is too small")))?;
         let all: Vec<_> =
