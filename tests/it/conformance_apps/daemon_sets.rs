@@ -56,6 +56,7 @@ pub fn simple(space: &Space<'_>) {
     space.until("the pods are gone", |space| space.list("pods", "daemonset-name=simple").is_empty());
 }
 
+// conformance: [sig-apps] Daemon set [Serial] should run and stop complex daemon
 pub fn complex(space: &Space<'_>) {
     let node = node(space);
     let colour = |colour: &str| {

@@ -140,7 +140,6 @@ fn cron_jobs() {
 }
 
 #[test]
-#[ignore = "the kubelet admits pods by the labels that its node was registered with, and does not look at host ports"]
 fn what_the_kubelet_refuses() {
     show(&workloads![stateful_sets::evicted, daemon_sets::complex]);
 }

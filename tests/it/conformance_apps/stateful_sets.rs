@@ -80,6 +80,7 @@ pub fn burst_scaling(space: &Space<'_>) {
     space.wait("sts", "ss", "has no replicas", |set| set["status"]["replicas"] == 0);
 }
 
+// conformance: [sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] Should recreate evicted statefulset
 pub fn evicted(space: &Space<'_>) {
     let node = name(&space.raw("/api/v1/nodes")["items"][0]);
     let ports = json!([{"containerPort": 21017, "hostPort": 21017}]);

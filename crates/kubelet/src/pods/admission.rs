@@ -2,24 +2,103 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
 use crate::quantity;
 
+/// What a pod takes of its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub cpu_millis: i64,
+    pub memory_bytes: i64,
+    pub ports: Vec<HostPort>,
+}
+
+impl Claims {
+    /// What the pod's specification asks for.
+    pub fn of(pod: &Pod) -> Self {
+        let (cpu_millis, memory_bytes) = quantity::pod_requests(pod);
+        Self { cpu_millis, memory_bytes, ports: host_ports(pod) }
+    }
+}
+
+/// A port of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    protocol: String,
+    address: String,
+    number: i32,
+}
+
+impl HostPort {
+    const ANY: &str = "0.0.0.0";
+
+    fn clashes(&self, other: &Self) -> bool {
+        let any = |port: &Self| port.address == Self::ANY;
+        let shared = self.address == other.address || any(self) || any(other);
+        shared && self.protocol == other.protocol && self.number == other.number
+    }
+}
+
+/// The node's ports that a pod listens on while it runs: its containers' and its sidecars'.
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let taken = ports.filter_map(|port| {
+        let given = |text: &Option<String>, default: &str| {
+            text.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned())
+        };
+        Some(HostPort {
+            protocol: given(&port.protocol, "TCP"),
+            address: given(&port.host_ip, HostPort::ANY),
+            number: port.host_port.filter(|number| *number > 0)?,
+        })
+    });
+    taken.collect()
+}
+
 /// What the node has and what is taken.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Room {
     pub cpu_millis: i64,
     pub memory_bytes: i64,
     pub pods: usize,
-    pub used_cpu_millis: i64,
-    pub used_memory_bytes: i64,
+    pub used: Claims,
     pub used_pods: usize,
 }
 
-/// `Err` with reason and message as upstream writes them.
-pub fn admit(pod: &Pod, room: &Room) -> Result<(), (String, String)> {
-    let (cpu, memory) = quantity::pod_requests(pod);
+impl Room {
+    /// A pod that is there.
+    pub fn take(&mut self, claims: &Claims) {
+        self.used_pods += 1;
+        self.used.cpu_millis = self.used.cpu_millis.saturating_add(claims.cpu_millis);
+        self.used.memory_bytes = self.used.memory_bytes.saturating_add(claims.memory_bytes);
+        self.used.ports.extend(claims.ports.iter().cloned());
+    }
+}
+
+/// Reason and message as upstream writes them.
+type Refusal = (String, String);
+
+/// Whether the pod fits beside the others.
+pub fn admit(pod: &Pod, claims: &Claims, room: &Room) -> Result<(), Refusal> {
+    fits(claims, room)?;
+    sysctls(pod)?;
+    let taken = |port: &HostPort| room.used.ports.iter().any(|used| used.clashes(port));
+    if claims.ports.iter().any(taken) {
+        return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports");
+    }
+    let os = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| os.name.as_str());
+    if os.is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        return Err(("PodOSNotSupported".to_owned(), message.to_owned()));
+    }
+    Ok(())
+}
+
+fn fits(claims: &Claims, room: &Room) -> Result<(), Refusal> {
     let short = |name: &str, requested: i64, used: i64, capacity: i64| {
         let message = format!(
             "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
@@ -29,29 +108,57 @@ pub fn admit(pod: &Pod, room: &Room) -> Result<(), (String, String)> {
     if room.used_pods >= room.pods {
         return short("pods", 1, room.used_pods as i64, room.pods as i64);
     }
-    if cpu > 0 && room.used_cpu_millis.saturating_add(cpu) > room.cpu_millis {
-        return short("cpu", cpu, room.used_cpu_millis, room.cpu_millis);
+    let (cpu, memory, used) = (claims.cpu_millis, claims.memory_bytes, &room.used);
+    if cpu > 0 && used.cpu_millis.saturating_add(cpu) > room.cpu_millis {
+        return short("cpu", cpu, used.cpu_millis, room.cpu_millis);
     }
-    if memory > 0 && room.used_memory_bytes.saturating_add(memory) > room.memory_bytes {
-        return short("memory", memory, room.used_memory_bytes, room.memory_bytes);
-    }
-    sysctls(pod)?;
-    let os = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| os.name.as_str());
-    if os.is_some_and(|os| os != "linux") {
-        let message = "Failed to admit pod as the OS field doesn't match node OS";
-        return Err(("PodOSNotSupported".to_owned(), message.to_owned()));
+    if memory > 0 && used.memory_bytes.saturating_add(memory) > room.memory_bytes {
+        return short("memory", memory, used.memory_bytes, room.memory_bytes);
     }
     Ok(())
 }
 
-/// Whether the pod's node selector selects a node with these labels.
-pub fn selected(pod: &Pod, labels: &BTreeMap<String, String>) -> Result<(), (String, String)> {
-    let selector = pod.spec.iter().flat_map(|spec| spec.node_selector.iter().flatten());
-    if selector.into_iter().any(|(key, value)| labels.get(key) != Some(value)) {
-        let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return Err(("NodeAffinity".to_owned(), message.to_owned()));
+fn predicate(name: &str, cause: &str) -> Result<(), Refusal> {
+    Err((name.to_owned(), format!("Predicate {name} failed: {cause}")))
+}
+
+/// Whether the pod's node selector and required node affinity hold for a node of this name with these labels.
+pub fn selected(pod: &Pod, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let by_selector = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required =
+        affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
+    let by_affinity =
+        required.is_none_or(|terms| terms.node_selector_terms.iter().any(|term| matches(term, name, labels)));
+    if by_selector && by_affinity {
+        return Ok(());
     }
-    Ok(())
+    predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+}
+
+/// A term that asks for nothing matches nothing.
+fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    let asks = !expressions.is_empty() || !fields.is_empty();
+    asks && expressions.iter().all(|wanted| holds(wanted, labels.get(&wanted.key).map(String::as_str)))
+        && fields.iter().all(|wanted| wanted.key == "metadata.name" && holds(wanted, Some(name)))
+}
+
+fn holds(wanted: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let values = wanted.values.as_deref().unwrap_or_default();
+    let among = value.is_some_and(|value| values.iter().any(|other| other == value));
+    let compared = || Some(value?.parse::<i64>().ok()?.cmp(&values.first()?.parse().ok()?));
+    match wanted.operator.as_str() {
+        "In" => among,
+        "NotIn" => !among,
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => compared().is_some_and(std::cmp::Ordering::is_gt),
+        "Lt" => compared().is_some_and(std::cmp::Ordering::is_lt),
+        _ => false,
+    }
 }
 
 /// What a pod may set in its own namespaces without harm to others; upstream's list.
@@ -70,7 +177,7 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-fn sysctls(pod: &Pod) -> Result<(), (String, String)> {
+fn sysctls(pod: &Pod) -> Result<(), Refusal> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     let forbidden = |message: String| Err(("SysctlForbidden".to_owned(), message));
     for sysctl in spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten()) {
@@ -93,18 +200,25 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    fn port(protocol: &str, address: &str, number: i32) -> HostPort {
+        HostPort { protocol: protocol.to_owned(), address: address.to_owned(), number }
+    }
+
     fn check(spec: Value, want: Option<(&str, &str)>) {
         let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
         let room = Room {
             cpu_millis: 2000,
             memory_bytes: 1000,
             pods: 3,
-            used_cpu_millis: 1500,
-            used_memory_bytes: 0,
+            used: Claims {
+                cpu_millis: 1500,
+                memory_bytes: 0,
+                ports: vec![port("TCP", "0.0.0.0", 80), port("UDP", "10.0.0.1", 53)],
+            },
             used_pods: 2,
         };
         let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
-        let got = admit(&pod, &room).and_then(|()| selected(&pod, &labels)).err();
+        let got = admit(&pod, &Claims::of(&pod), &room).and_then(|()| selected(&pod, "n", &labels)).err();
         assert_eq!(got, want.map(|(reason, message)| (reason.to_owned(), message.to_owned())));
     }
 
@@ -142,13 +256,64 @@ mod tests {
                 "forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled",
             )),
         );
-        check(json!({"containers": [], "nodeSelector": {"zone": "a"}}), None);
-        check(
-            json!({"containers": [], "nodeSelector": {"zone": "b"}}),
-            Some((
-                "NodeAffinity",
-                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
-            )),
-        );
+    }
+
+    #[test]
+    fn ports_of_the_node_are_taken_once() {
+        let refused = Some((
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        ));
+        for (port, is_free) in [
+            (json!({"containerPort": 80}), true),
+            (json!({"containerPort": 8080, "hostPort": 80}), false),
+            (json!({"containerPort": 8080, "hostPort": 80, "hostIP": "10.0.0.1", "protocol": "TCP"}), false),
+            (json!({"containerPort": 80, "hostPort": 80, "protocol": "UDP"}), true),
+            (json!({"containerPort": 80, "hostPort": 81}), true),
+            (json!({"containerPort": 53, "hostPort": 53, "hostIP": "10.0.0.2", "protocol": "UDP"}), true),
+            (json!({"containerPort": 53, "hostPort": 53, "hostIP": "10.0.0.1", "protocol": "UDP"}), false),
+            (json!({"containerPort": 53, "hostPort": 53, "protocol": "UDP"}), false),
+        ] {
+            let container = json!({"name": "c", "ports": [port]});
+            let wanted = if is_free { None } else { refused };
+            check(json!({"containers": [container]}), wanted);
+            // A sidecar goes on listening; another init container does not count.
+            check(json!({"containers": [], "initContainers": [container]}), None);
+            let mut sidecar = container.clone();
+            sidecar["restartPolicy"] = json!("Always");
+            check(json!({"containers": [], "initContainers": [sidecar]}), wanted);
+        }
+    }
+
+    #[test]
+    fn nodes_are_chosen_by_labels_and_name() {
+        let refused = Some((
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ));
+        let term = |term: Value| {
+            json!({"containers": [], "affinity": {"nodeAffinity":
+                {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}})
+        };
+        let label = |operator: &str, values: Value| {
+            term(json!({"matchExpressions": [{"key": "zone", "operator": operator, "values": values}]}))
+        };
+        let name = |name: &str| {
+            term(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}))
+        };
+        for (spec, is_chosen) in [
+            (json!({"containers": [], "nodeSelector": {"zone": "a"}}), true),
+            (json!({"containers": [], "nodeSelector": {"zone": "b"}}), false),
+            (label("In", json!(["b", "a"])), true),
+            (label("NotIn", json!(["a"])), false),
+            (label("Exists", json!([])), true),
+            (label("DoesNotExist", json!([])), false),
+            (label("Gt", json!(["1"])), false),
+            (name("n"), true),
+            (name("m"), false),
+            (term(json!({})), false),
+        ] {
+            check(spec, if is_chosen { None } else { refused });
+        }
     }
 }

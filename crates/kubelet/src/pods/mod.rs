@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::machine::{Event, Eviction};
 use crate::make::GRACE_SECONDS;
-use crate::quantity;
+use admission::Claims;
 use executor::chain;
 use observe::Belongings;
 use shared::Shared;
@@ -41,7 +41,7 @@ const UNKNOWN_GRACE_SECONDS: u64 = 30;
 struct Handle {
     inbox: mpsc::Sender<Signal>,
     name: PodIdentity,
-    requests: (i64, i64),
+    claims: Claims,
 }
 
 /// The pods of this node.
@@ -214,11 +214,12 @@ impl Pods {
         }
         let known =
             !sandboxes.is_empty() || pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-        let rejected = if known { None } else { self.admit(&pod).err() };
-        let requests = if rejected.is_some() { (0, 0) } else { quantity::pod_requests(&pod) };
+        let claims = Claims::of(&pod);
+        let rejected = if known { None } else { self.admit(&pod, &claims).err() };
+        let claims = if rejected.is_some() { Claims::default() } else { claims };
         let (inbox, receiver) = mpsc::channel(INBOX);
         let name = crate::make::identity(&pod);
-        self.workers.lock().insert(uid.clone(), Handle { inbox, name, requests });
+        self.workers.lock().insert(uid.clone(), Handle { inbox, name, claims });
         let this = self.clone();
         self.tasks.spawn(async move {
             let rejected = match rejected {
@@ -231,7 +232,7 @@ impl Pods {
         });
     }
 
-    fn admit(&self, pod: &Pod) -> Result<(), (String, String)> {
+    fn admit(&self, pod: &Pod, claims: &Claims) -> Result<(), (String, String)> {
         let mut room = admission::Room {
             cpu_millis: self.shared.facts.allocatable_cpu_millis,
             memory_bytes: self.shared.facts.allocatable_memory_bytes,
@@ -239,31 +240,32 @@ impl Pods {
             ..admission::Room::default()
         };
         for handle in self.workers.lock().values().filter(|handle| !self.is_over(&handle.name)) {
-            room.used_pods += 1;
-            room.used_cpu_millis += handle.requests.0;
-            room.used_memory_bytes += handle.requests.1;
+            room.take(&handle.claims);
         }
-        admission::admit(pod, &room)
+        admission::admit(pod, claims, &room)
     }
 
     /// Whether the pod may be on this node by its labels. Others than those it was registered with come from
     /// elsewhere, and the scheduler may know of them before this node does: so they are asked for.
     async fn selected(&self, pod: &Pod) -> Result<(), (String, String)> {
-        if admission::selected(pod, &self.node_labels).is_ok() {
+        let name = &self.shared.node_name;
+        if admission::selected(pod, name, &self.node_labels).is_ok() {
             return Ok(());
         }
-        match self.shared.client.cluster::<Node>().get(&self.shared.node_name).await {
-            Ok(node) => admission::selected(pod, &node.meta().labels),
+        match self.shared.client.cluster::<Node>().get(name).await {
+            Ok(node) => admission::selected(pod, name, &node.meta().labels),
             Err(status) => {
                 tracing::warn!(%status, "this node's labels cannot be read");
-                admission::selected(pod, &self.node_labels)
+                admission::selected(pod, name, &self.node_labels)
             }
         }
     }
 
+    /// Whether the pod takes nothing any more: it ended, or its object is gone, which is only so when all of it is.
     fn is_over(&self, pod: &PodIdentity) -> bool {
         let object = self.cache.get(&machinery::Key::new(&pod.namespace, &pod.name));
-        let typed = object.and_then(|object| client::typed::<Pod>(&object).ok());
+        let Some(object) = object.filter(|object| object.meta().uid == pod.uid) else { return true };
+        let typed = client::typed::<Pod>(&object).ok();
         let phase = typed.and_then(|pod| pod.status.as_ref().and_then(|status| status.phase.clone()));
         phase.is_some_and(|phase| matches!(phase.as_str(), "Succeeded" | "Failed"))
     }
