@@ -14,6 +14,8 @@ mod conformance_node;
 mod conformance_scheduling;
 mod conformance_storage;
 mod crash;
+mod faults;
+mod fleet;
 mod guestbook;
 mod image;
 mod images_fail;

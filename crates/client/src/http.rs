@@ -7,6 +7,7 @@ mod request;
 mod resolve;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -40,8 +41,19 @@ pub struct Http {
     headers: HeaderMap,
 }
 
+/// A connection on which nothing came for this long is asked whether it still is one.
+const PING_AFTER: Duration = Duration::from_secs(10);
+/// How long the answer may take. A server that is gone without a word is noticed, and watches begin anew elsewhere.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+
 fn pool(connector: &Connector) -> Pool<Connector, Full<Bytes>> {
-    Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector.clone())
+    Pool::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING_AFTER)
+        .http2_keep_alive_timeout(PING_PATIENCE)
+        .http2_keep_alive_while_idle(true)
+        .build(connector.clone())
 }
 
 /// An answer whose status is a success.

@@ -2,6 +2,7 @@
 //!
 //! A folder per controller: its inputs and its judgement, a pure function. Acting is `reconcile`'s.
 
+pub mod bootstrap_tokens;
 pub mod certificates;
 pub mod cluster_dns;
 pub mod cluster_roles;
@@ -135,6 +136,7 @@ impl Controllers {
                 self.config.root_ca.clone(),
                 self.config.tokens.clone(),
             )),
+            Arc::new(bootstrap_tokens::BootstrapTokens::new(caches)),
             Arc::new(root_ca::RootCa::new(caches, self.config.root_ca.clone())),
             Arc::new(node_lifecycle::NodeLifecycle::new(caches, self.config.node_grace_period)),
             Arc::new(load_balancer::LoadBalancers::new(caches, self.config.load_balancing.clone())),

@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use store::StoreError;
 
 use crate::command;
-use crate::config::Cidrs;
+use crate::config::{Cidrs, GracePeriod};
 
 /// Carries containers all the way: from bare machines to a working Kubernetes cluster, in one binary.
 #[derive(Parser)]
@@ -99,6 +99,9 @@ pub struct Common {
     /// A label that the node registers with; may be repeated.
     #[arg(long = "node-label", global = true, value_name = "KEY=VALUE")]
     pub node_labels: Vec<String>,
+    /// How long a node may be silent before it counts as lost and its pods are replaced [default: 40s].
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub node_monitor_grace_period: Option<GracePeriod>,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter [default: warn].
     #[arg(long, global = true, value_name = "FILTER", env = "KOBUNE_LOG")]
     pub log: Option<String>,

@@ -10,7 +10,7 @@ use client::{Caches, Client};
 use containers::{Config as RuntimeConfig, EmbeddedRuntime, SandboxNetwork};
 use env::Env;
 use images::{BuiltinFile, ImageConfig, Images};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
 use kubelet::{Kubelet, StopMode};
 use network::PodNetwork;
 use rustls::pki_types::CertificateDer;
@@ -234,6 +234,7 @@ impl Node {
             labels: settings.node_labels.clone(),
             static_pods: settings.pod_manifest_path.clone(),
             stop_mode,
+            lease_duration: settings.node_monitor_grace_period,
             ..kubelet::Config::new(settings.node_name.clone())
         };
         let tls = server_config(dependencies.serving, std::slice::from_ref(&dependencies.authority))
@@ -250,6 +251,7 @@ impl Node {
             runtime: Arc::new(self.runtime),
             images: Arc::new(self.images),
             services: Some(dependencies.caches.of::<Service>()),
+            nodes: Some(dependencies.caches.of::<NodeObject>()),
         };
         graph.add("kubelet", &["network"], on, move |ready, shutdown| async move {
             let kubelet = Kubelet::build(config, given, Some(server))

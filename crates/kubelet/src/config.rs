@@ -60,6 +60,8 @@ pub struct Config {
     /// Where manifests of static pods are.
     pub static_pods: Option<PathBuf>,
     pub stop_mode: StopMode,
+    /// For how long the node counts as alive after each renewal of its lease; upstream's `nodeLeaseDurationSeconds`.
+    pub lease_duration: Duration,
     /// How long containers get to end under [`StopMode::StopPods`].
     pub stop_grace: Duration,
     /// How many containers are started at the same time.
@@ -85,6 +87,7 @@ impl Config {
             port: 10250,
             static_pods: None,
             stop_mode: StopMode::LeavePods,
+            lease_duration: Duration::from_secs(40),
             stop_grace: Duration::from_secs(5),
             parallel_starts: 8,
         }
@@ -126,7 +129,7 @@ impl Config {
         dependencies: &Dependencies,
         recorder: reconcile::Recorder,
     ) -> Result<Shared, BuildError> {
-        let Dependencies { env, client, runtime, images, services } = dependencies.clone();
+        let Dependencies { env, client, runtime, images, services, nodes: _ } = dependencies.clone();
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let settings = NodeSettings {
             hostname: facts.hostname.clone(),
@@ -175,4 +178,7 @@ pub struct Dependencies {
     pub images: Arc<dyn ImageService>,
     /// A cache of all services that somebody else keeps live; the kubelet keeps its own if there is none.
     pub services: Option<Cache>,
+    /// A cache with this node that somebody else keeps live. Without one the kubelet does not notice when the node is
+    /// given up, and says at its next turn that it is ready.
+    pub nodes: Option<Cache>,
 }

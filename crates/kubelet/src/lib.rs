@@ -92,6 +92,8 @@ impl Kubelet {
             reserved: config.reserved,
             images: dependencies.images.clone(),
             pressure: pressure_seen,
+            lease_duration: config.lease_duration,
+            nodes: dependencies.nodes.clone(),
         };
         let shared = Arc::new(config.shared(&facts, &dependencies, recorder)?);
         shared

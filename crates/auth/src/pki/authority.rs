@@ -263,6 +263,14 @@ impl Identity {
     }
 }
 
+/// From when until when a certificate is good. `None`: it cannot be read.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    let at = |second| Timestamp::from_second(second).ok();
+    Some((at(validity.not_before.timestamp())?, at(validity.not_after.timestamp())?))
+}
+
 /// `sha256:` and the hash of a certificate's SubjectPublicKeyInfo.
 pub fn public_key_hash(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;

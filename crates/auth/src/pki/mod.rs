@@ -9,7 +9,7 @@ mod profile;
 mod request;
 mod tls;
 
-pub use authority::{Authority, Identity, SigningPolicy, SigningRequest, public_key_hash};
+pub use authority::{Authority, Identity, SigningPolicy, SigningRequest, public_key_hash, validity};
 pub use files::{read, write_private};
 pub use kubeconfig::{Kubeconfig, KubeconfigUser};
 pub use profile::{Profile, Purpose, apiserver_names};

@@ -15,10 +15,12 @@ pub const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 const NODE_PREFIX: &str = "system:node:";
 const NODES_GROUP: &str = "system:nodes";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// With the message of the condition.
     Approve(&'static str),
+    /// With the message of the condition.
+    Deny(String),
     /// Somebody else decides.
     Leave,
 }
@@ -44,6 +46,7 @@ pub fn judge(
                 ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.")
             };
             match authorizer.authorize(&attributes(spec, subresource)).is_allowed() {
+                true if !is_own && node(name).is_some_and(|node| is_ready(&node)) => taken(name),
                 true => Verdict::Approve(message),
                 false => Verdict::Leave,
             }
@@ -56,6 +59,19 @@ pub fn judge(
         },
         _ => Verdict::Leave,
     }
+}
+
+/// A token may not take the place of a node that is at work: two machines under one name would undo each other.
+fn taken(name: &str) -> Verdict {
+    Verdict::Deny(format!(
+        "a node {name} is there already and ready; give this machine another name with --node-name, or take that one \
+         out first: kubectl delete node {name}"
+    ))
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The node that the subject names, if it has the form of a node's.
@@ -141,9 +157,37 @@ mod tests {
     }
 
     fn verdict(request: &Request) -> bool {
-        let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.1.1.2"}]}});
+        verdict_beside(request, "False") != Verdict::Leave
+    }
+
+    /// With a node of that name which is ready or not.
+    fn verdict_beside(request: &Request, ready: &str) -> Verdict {
+        let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.1.1.2"}],
+            "conditions": [{"type": "Ready", "status": ready}]}});
         let node: Arc<Node> = Arc::new(serde_json::from_value(node).unwrap());
-        judge(request, &Bindings, |name| (name == "n2").then(|| node.clone())) != Verdict::Leave
+        judge(request, &Bindings, |name| (name == "n2").then(|| node.clone()))
+    }
+
+    #[test]
+    fn a_ready_node_s_name_is_taken() {
+        let client = ["digital signature", "client auth"];
+        let (token, own) =
+            (("system:bootstrap:abcdef", "system:bootstrappers"), ("system:node:n2", NODES_GROUP));
+        for (name, user, ready, wanted) in [
+            ("n2", token, "True", "deny"),
+            ("n2", token, "Unknown", "approve"),
+            ("n2", token, "False", "approve"),
+            ("n2", own, "True", "approve"),
+            ("n4", token, "True", "approve"),
+        ] {
+            let request = request(CLIENT_SIGNER, &Profile::node(name), user, &client);
+            let got = match verdict_beside(&request, ready) {
+                Verdict::Approve(_) => "approve",
+                Verdict::Deny(_) => "deny",
+                Verdict::Leave => "leave",
+            };
+            assert_eq!(got, wanted, "{name} {user:?} {ready}");
+        }
     }
 
     #[test]

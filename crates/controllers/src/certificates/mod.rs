@@ -54,7 +54,12 @@ impl Certificates {
         let node =
             |name: &str| self.nodes.get(&Key::new("", name)).and_then(|node| typed::<Node>(&node).ok());
         match approve::judge(request, &*self.authorizer, node) {
-            Verdict::Approve(message) => Some(patch(object, "approval", approval(request, message))),
+            Verdict::Approve(message) => {
+                Some(patch(object, "approval", decision(request, "Approved", "AutoApproved", message)))
+            }
+            Verdict::Deny(message) => {
+                Some(patch(object, "approval", decision(request, "Denied", "NodeNameTaken", &message)))
+            }
             Verdict::Leave => None,
         }
     }
@@ -105,10 +110,9 @@ fn patch(object: &Object, subresource: &str, status: Value) -> Action {
     Action::Patch { target, patch: Patch::Merge(json!({"status": status})) }
 }
 
-fn approval(request: &Request, message: &str) -> Value {
+fn decision(request: &Request, kind: &str, reason: &str, message: &str) -> Value {
     let present = request.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     let mut conditions: Vec<Value> = present.iter().map(|condition| json!(condition)).collect();
-    conditions
-        .push(json!({"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message}));
+    conditions.push(json!({"type": kind, "status": "True", "reason": reason, "message": message}));
     json!({"conditions": conditions})
 }

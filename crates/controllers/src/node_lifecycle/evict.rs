@@ -60,13 +60,23 @@ fn time_left(taints: &[&Taint], pod: &Pod, now: Timestamp) -> Option<Duration> {
         }
         // The shortest of the tolerations that have an end counts.
         let seconds = tolerating.iter().filter_map(|toleration| toleration.toleration_seconds).min()?;
-        // A pod that came later counts from its own start.
-        let came = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0).max(came.unwrap_or(Timestamp::MIN));
+        // A pod that came later counts from then.
+        let since = taint.time_added.as_ref().map_or(now, |time| time.0).max(came(pod, now));
         let passed = now.as_second() - since.as_second();
         Some(Duration::from_secs((seconds - passed).max(0).unsigned_abs()))
     };
     taints.iter().filter_map(ends).min()
+}
+
+/// When the pod was put on its node, by the control plane's clock. The node's own, of which the pod's start is, may be
+/// hours off, and so may the word of a kubelet that was given a pod without being asked by a scheduler.
+fn came(pod: &Pod, now: Timestamp) -> Timestamp {
+    let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
+    let scheduled =
+        scheduled.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0);
+    scheduled.filter(|at| (created..=now).contains(at)).unwrap_or(created)
 }
 
 #[cfg(test)]
@@ -77,12 +87,16 @@ mod tests {
     use crate::shared::testing::{ago, describe_actions, now, pod, ready};
 
     fn evicted(tolerations: Value, since: i64) -> (String, Option<u64>) {
+        evicted_of(tolerations, since, ready())
+    }
+
+    fn evicted_of(tolerations: Value, since: i64, status: Value) -> (String, Option<u64>) {
         let taint =
             json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": ago(since)});
         let soft = json!({"key": "other", "effect": "NoSchedule"});
         let node: Node =
             serde_json::from_value(json!({"metadata": {}, "spec": {"taints": [taint, soft]}})).unwrap();
-        let pod = pod("p", "", json!({}), json!({"tolerations": tolerations}), ready());
+        let pod = pod("p", "", json!({}), json!({"tolerations": tolerations}), status);
         let (actions, next) = plan(&node, &[pod.0], now());
         let text = describe_actions(&reconcile::Plan { actions, ..reconcile::Plan::nothing() });
         let last = text.lines().skip(1).collect::<Vec<_>>().join(", ");
@@ -106,6 +120,18 @@ mod tests {
         ] {
             let found = evicted(tolerations.clone(), since);
             assert_eq!((found.0.as_str(), found.1), wanted, "{tolerations} {since}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_came_later_has_its_time_whatever_its_node_says() {
+        let key = "node.kubernetes.io/unreachable";
+        let tolerations = || json!([{"key": key, "operator": "Exists", "tolerationSeconds": 300}]);
+        // The pod was made 500 s ago and the node was tainted 900 s ago.
+        for (scheduled, wanted) in [(100, Some(200)), (-3600, None), (3600, None)] {
+            let status = json!({"startTime": ago(-3600), "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": ago(scheduled)}]});
+            assert_eq!(evicted_of(tolerations(), 900, status).1, wanted, "{scheduled}");
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Nodes that fall silent: their conditions become `Unknown`, they are tainted, and their pods count as not ready.
+//! Silence is counted by the controller's own clock, from when it saw something new of the node.
 //! Pods that do not tolerate a `NoExecute` taint are evicted when their toleration ends.
 
 mod evict;
+mod sight;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Cache, Caches, NODE_INDEX, Patch, target_of, typed};
@@ -16,6 +19,9 @@ use parking_lot::Mutex;
 use reconcile::plan::named;
 use reconcile::{Action, Controller, Input, Plan, Reference};
 use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use sight::{Said, Sight};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -35,6 +41,8 @@ pub struct NodeLifecycle {
     leases: Cache,
     pods: Cache,
     grace_period: Duration,
+    /// Node → what was seen of it.
+    sights: Mutex<BTreeMap<String, Sight>>,
     /// Node → when a `NoExecute` taint that does not say when it was added was first seen.
     seen: Mutex<BTreeMap<String, Vec<Taint>>>,
 }
@@ -47,6 +55,7 @@ impl NodeLifecycle {
             leases: caches.of::<Lease>(),
             pods: caches.of::<Pod>(),
             grace_period,
+            sights: Mutex::default(),
             seen: Mutex::default(),
         }
     }
@@ -72,13 +81,37 @@ impl NodeLifecycle {
         dated
     }
 
-    fn last_heard(&self, node: &Node, name: &str) -> Option<Timestamp> {
+    fn said(&self, node: &Node, name: &str) -> Said {
         let lease = self.leases.get(&Key::new(LEASE_NAMESPACE, name));
         let renewed = lease
             .and_then(|lease| typed::<Lease>(&lease).ok()?.spec.as_ref()?.renew_time.as_ref().map(|t| t.0));
-        let reported = condition_time(node, "Ready");
         let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        renewed.max(reported).max(created)
+        Said { created, renewed, reported: condition_time(node, "Ready") }
+    }
+
+    /// For how long the node has said nothing new.
+    fn silence(&self, node: &Node, name: &str, now: Instant) -> Duration {
+        let said = self.said(node, name);
+        self.sights.lock().entry(name.to_owned()).or_insert_with(|| Sight::first(said, now)).hear(said, now)
+    }
+
+    /// Marks ready pods of a node that was lost as not ready.
+    fn contradict(
+        &self,
+        name: &str,
+        ready: Option<&str>,
+        pods: &[Arc<Object>],
+        now: Timestamp,
+    ) -> Vec<Action> {
+        let actions: Vec<Action> = pods.iter().filter_map(|pod| unready(pod, now)).collect();
+        let mut sights = self.sights.lock();
+        let contradicts = |sight: &mut Sight| sight.contradicts(ready == Some("True"), !actions.is_empty());
+        if sights.get_mut(name).is_some_and(contradicts) { actions } else { Vec::new() }
+    }
+
+    fn forget(&self, name: &str) {
+        self.sights.lock().remove(name);
+        self.seen.lock().remove(name);
     }
 }
 
@@ -108,10 +141,12 @@ impl Controller for NodeLifecycle {
     }
 
     fn plan(&self, key: &Key, now: Timestamp) -> Plan {
-        let Some(object) = self.nodes.get(key) else { return Plan::nothing() };
+        let Some(object) = self.nodes.get(key) else {
+            self.forget(&key.name);
+            return Plan::nothing();
+        };
         let Ok(node) = typed::<Node>(&object) else { return Plan::nothing() };
-        let heard = self.last_heard(&node, &key.name);
-        let silent = heard.map(|heard| now.duration_since(heard).unsigned_abs()).unwrap_or(self.grace_period);
+        let silent = self.silence(&node, &key.name, Instant::now());
         let mut plan = Plan::nothing();
         let lost = silent >= self.grace_period;
         if lost && status_of(&node, "Ready") != Some("Unknown") {
@@ -124,14 +159,11 @@ impl Controller for NodeLifecycle {
         plan.actions.extend(taint(&object, &node, ready, now));
         let dated = self.dated(&node, now);
         if ready == Some("True") && !has_taints(&object) {
+            self.contradict(&key.name, ready, &[], now);
             return plan;
         }
         let pods = self.pods.indexed(NODE_INDEX, &key.name);
-        if ready != Some("True") {
-            let since =
-                condition(&node, "Ready").and_then(|ready| ready.last_transition_time.as_ref()).map(|t| t.0);
-            plan.actions.extend(pods.iter().filter_map(|pod| unready(pod, since, now)));
-        }
+        plan.actions.extend(self.contradict(&key.name, ready, &pods, now));
         let (evictions, next) = evict::plan(&dated, &pods, now);
         plan.actions.extend(evictions);
         plan.next = [plan.next, next].into_iter().flatten().min();
@@ -216,16 +248,11 @@ fn is_managed(taint: &Taint) -> bool {
     lifecycle || PRESSURES.iter().any(|(_, key)| *key == taint.key)
 }
 
-/// A pod on a lost node is not ready, whatever its own last word was. What its kubelet says after the node was lost
-/// (`since`) stands: that kubelet is back, and saying the contrary again and again would help nobody.
-fn unready(object: &Object, since: Option<Timestamp>, now: Timestamp) -> Option<Action> {
+/// A pod on a lost node is not ready, whatever its own last word was. `None`: it does not say that it is.
+fn unready(object: &Object, now: Timestamp) -> Option<Action> {
     let pod = typed::<Pod>(object).ok()?;
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
-    let said = ready.last_transition_time.as_ref().map(|time| time.0);
-    if since.is_some_and(|since| said.is_some_and(|said| said > since)) {
-        return None;
-    }
+    conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
     let condition = json!({
         "type": "Ready",
         "status": "False",
@@ -316,7 +343,7 @@ mod tests {
         assert_eq!((target.name.as_str(), target.subresource.as_str()), ("x", "status"));
         let ready =
             crate::shared::testing::pod("p", "", json!({}), json!({}), crate::shared::testing::ready());
-        let action = unready(&ready.0, None, now()).unwrap();
+        let action = unready(&ready.0, now()).unwrap();
         let text = describe_actions(&Plan { actions: vec![action], ..Plan::nothing() });
         assert!(text.starts_with("patch pods/status p:") && text.contains("NodeNotReady"), "{text}");
     }

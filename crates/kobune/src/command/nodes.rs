@@ -172,6 +172,8 @@ fn server_arguments(settings: &Settings, common: &Common, address: IpAddr) -> Ve
         cidrs(&settings.cluster_cidrs).into(),
         "--service-cidr".into(),
         cidrs(&settings.service_cidrs).into(),
+        "--node-monitor-grace-period".into(),
+        format!("{}s", settings.node_monitor_grace_period.as_secs()).into(),
     ];
     if let Some(config) = &common.config {
         arguments.extend(["--config".into(), config.clone().into()]);

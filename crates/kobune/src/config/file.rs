@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use images::Registries;
 use serde::Deserialize;
 
-use super::Cidrs;
+use super::{Cidrs, GracePeriod};
 use crate::cli::Failure;
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,6 +37,8 @@ pub struct File {
     pub pod_manifest_path: Option<PathBuf>,
     /// Ranges of which Services of the type `LoadBalancer` get addresses; without, they get the nodes' own.
     pub load_balancer_pool: Vec<ipnet::IpNet>,
+    /// How long a node may be silent before it counts as lost: `40s`.
+    pub node_monitor_grace_period: Option<GracePeriod>,
     pub log: Option<String>,
 }
 
@@ -75,7 +77,8 @@ fn mistake(path: &Path, text: &str, error: &serde_saphyr::Error) -> Failure {
 }
 
 /// What a field's value looks like.
-const EXPECTED: [(&str, &str); 6] = [
+const EXPECTED: [(&str, &str); 7] = [
+    ("nodeMonitorGracePeriod", "a duration, e.g. 40s or 1m"),
     ("listen", "HOST:PORT with a numeric address, e.g. 0.0.0.0:6443"),
     ("clusterCIDR", "ADDRESS/LENGTH, e.g. 10.42.0.0/16"),
     ("serviceCIDR", "ADDRESS/LENGTH, e.g. 10.43.0.0/16"),

@@ -2,10 +2,12 @@
 
 mod cidrs;
 mod file;
+mod grace_period;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use controllers::node_ipam::NodeRanges;
 use images::Registries;
@@ -14,6 +16,7 @@ use ipnet::IpNet;
 use crate::cli::{Common, Failure};
 pub use cidrs::Cidrs;
 use file::File;
+pub use grace_period::GracePeriod;
 
 pub const DATA_DIR: &str = "/var/lib/kobune";
 
@@ -40,6 +43,8 @@ pub struct Settings {
     /// Names the bridge, the nftables table and the cgroup of this instance.
     pub instance: String,
     pub pod_manifest_path: Option<PathBuf>,
+    /// How long a node may be silent before it counts as lost.
+    pub node_monitor_grace_period: Duration,
     pub log: Option<String>,
 }
 
@@ -81,6 +86,9 @@ impl Settings {
             load_balancer_pool: file.load_balancer_pool,
             instance: instance(&data_dir),
             pod_manifest_path: file.pod_manifest_path,
+            node_monitor_grace_period: grace_period(
+                flags.node_monitor_grace_period.or(file.node_monitor_grace_period),
+            ),
             log: flags.log.clone().or(file.log),
             data_dir,
         };
@@ -152,6 +160,10 @@ impl Settings {
             if self.listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { self.listen.ip() };
         format!("https://{}", SocketAddr::new(host, self.listen.port()))
     }
+}
+
+fn grace_period(given: Option<GracePeriod>) -> Duration {
+    given.unwrap_or_default().0
 }
 
 fn place_in(range: IpNet, place: u8) -> IpAddr {

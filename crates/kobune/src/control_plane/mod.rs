@@ -7,7 +7,6 @@ mod tokens;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use apiserver::{ClusterFacts, Facts, Server};
 use auth::pki::{
@@ -26,9 +25,6 @@ use crate::config::Settings;
 use crate::graph::Graph;
 use crate::join::{self, ClusterParameters};
 use renewal::Renewal;
-
-/// How long a node may be silent before its pods are replaced (`--node-monitor-grace-period` upstream).
-const NODE_GRACE_PERIOD: Duration = Duration::from_secs(40);
 
 /// `--service-node-port-range` upstream.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
@@ -207,7 +203,7 @@ impl ControlPlane {
         let config = controllers::Config {
             rows: rows(&self.server.table()),
             root_ca: self.authority.pem().to_owned(),
-            node_grace_period: NODE_GRACE_PERIOD,
+            node_grace_period: self.settings.node_monitor_grace_period,
             node_ranges: self.settings.node_ranges(),
             authority: self.authority.clone(),
             authorizer: self.authorizer.clone(),

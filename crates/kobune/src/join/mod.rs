@@ -66,15 +66,19 @@ impl Membership {
             return Self::new(url, authority_pem, identity);
         }
         let token = given_token(settings)?;
-        let authority_pem = discovery::authority(&url, &token.authority_hash).await?;
+        let authority_pem = discovery::authority(&url, &token.authority_hash, env.now()).await?;
         progress.say(format_args!("the server at {url} is the token's"));
         let bootstrap = discovery::with_token(&url, &authority_pem, &token.bootstrap)?;
         let name = &settings.node_name;
         let identity =
             certificates::request(&bootstrap, &certificates::client(name)).await.map_err(|status| {
-                let hint =
-                    "the token may be used up or expired: `kobune token create` on the server makes another";
-                Failure::new(format!("the cluster gave {name} no certificate: {status}; {hint}"))
+                let hint = match status.code {
+                    401 => {
+                        "; the token is wrong or expired: `kobune token create` on the server makes another"
+                    }
+                    _ => "",
+                };
+                Failure::new(format!("the cluster gave {name} no certificate: {status}{hint}"))
             })?;
         identity.store(&dir, "client").map_err(failure)?;
         auth::pki::write_private(&authority, authority_pem.as_bytes()).map_err(failure)?;

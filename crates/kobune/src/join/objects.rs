@@ -1,12 +1,14 @@
 //! What the control plane publishes for those who join: its authority, its parameters, and who may ask for what.
 
+use std::time::Duration;
+
 use client::{Client, Patch, Target};
 use ipnet::IpNet;
 use machinery::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::Settings;
+use crate::config::{GracePeriod, Settings};
 
 pub const PUBLIC_NAMESPACE: &str = "kube-public";
 pub const CLUSTER_INFO: &str = "cluster-info";
@@ -31,6 +33,13 @@ pub struct ClusterParameters {
     /// The addresses that nodes answer for.
     #[serde(default)]
     pub load_balancer_pool: Vec<IpNet>,
+    /// For how long a node counts as alive after each sign of life.
+    #[serde(default = "default_grace_seconds")]
+    pub node_monitor_grace_seconds: u64,
+}
+
+fn default_grace_seconds() -> u64 {
+    GracePeriod::default().0.as_secs()
 }
 
 impl ClusterParameters {
@@ -39,6 +48,7 @@ impl ClusterParameters {
             cluster_cidrs: settings.cluster_cidrs.clone(),
             service_cidrs: settings.service_cidrs.clone(),
             cluster_domain: settings.cluster_domain.clone(),
+            node_monitor_grace_seconds: settings.node_monitor_grace_period.as_secs(),
             backend: settings.backend.clone(),
             load_balancer_pool: settings.load_balancer_pool.clone(),
         }
@@ -51,6 +61,7 @@ impl ClusterParameters {
         settings.cluster_domain = self.cluster_domain;
         settings.backend = self.backend;
         settings.load_balancer_pool = self.load_balancer_pool;
+        settings.node_monitor_grace_period = Duration::from_secs(self.node_monitor_grace_seconds);
     }
 
     /// Reads the ConfigMap that [`ensure`] wrote.

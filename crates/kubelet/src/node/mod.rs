@@ -9,22 +9,25 @@ pub mod storage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Patch};
+use client::{Cache, Client, Patch};
 use env::{Env, Shutdown};
 use images::ImageService;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use machinery::{Object, Status};
+use machinery::{Key, Object, Status};
 use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use facts::{NodeFacts, Reserved};
 use pressure::Pressure;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
-const LEASE_SECONDS: u32 = 40;
-const LEASE_PERIOD: Duration = Duration::from_secs(10);
+/// How many times a lease is renewed in the time that it is good for.
+const RENEWALS: u32 = 4;
+/// How long at least between two looks at what others say of the node.
+const RESTATE_PAUSE: Duration = Duration::from_secs(1);
 const STATUS_PERIOD: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -40,6 +43,10 @@ pub struct NodeKeeper {
     pub images: Arc<dyn ImageService>,
     /// What the node is short of.
     pub pressure: watch::Receiver<Pressure>,
+    /// For how long the node counts as alive after each renewal of its lease.
+    pub lease_duration: Duration,
+    /// The node as the API has it, if somebody keeps it live.
+    pub nodes: Option<Cache>,
 }
 
 impl NodeKeeper {
@@ -127,16 +134,40 @@ impl NodeKeeper {
     async fn keep_status(&self) {
         let mut pressure = self.pressure.clone();
         loop {
-            // Every period, or as soon as the pressure changes.
-            let changed = tokio::time::timeout(STATUS_PERIOD, pressure.changed()).await;
-            if let Ok(Err(_closed)) = changed {
-                tokio::time::sleep(STATUS_PERIOD).await;
+            // Every period, or as soon as the pressure changes or the node was given up.
+            let changed = async {
+                if pressure.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = self.given_up() => {}
+                () = tokio::time::sleep(STATUS_PERIOD) => {}
             }
             if let Err(error) = self.write_status().await {
                 tracing::warn!(%error, "node status not written");
                 if error.is_not_found() {
                     self.register().await;
                 }
+            }
+        }
+    }
+
+    /// Waits until the API says that the node is not ready, which only somebody else says: the node controller, when
+    /// it has not heard of the node for a while.
+    async fn given_up(&self) {
+        let Some(nodes) = &self.nodes else { return std::future::pending().await };
+        tokio::time::sleep(RESTATE_PAUSE).await;
+        let mut events = nodes.subscribe();
+        let key = Key::new("", &*self.facts.name);
+        loop {
+            if nodes.get(&key).is_some_and(|node| is_given_up(&node)) {
+                return;
+            }
+            match events.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return std::future::pending().await,
             }
         }
     }
@@ -157,7 +188,7 @@ impl NodeKeeper {
             match self.renew(&node_uid).await {
                 Ok(()) => {
                     wait = RETRY_FIRST;
-                    tokio::time::sleep(LEASE_PERIOD).await;
+                    tokio::time::sleep(self.lease_duration / RENEWALS).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "lease not renewed");
@@ -173,7 +204,7 @@ impl NodeKeeper {
         let name = &self.facts.name;
         let spec = json!({
             "holderIdentity": name,
-            "leaseDurationSeconds": LEASE_SECONDS,
+            "leaseDurationSeconds": self.lease_duration.as_secs(),
             "renewTime": self.env.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
         });
         match leases.patch(name, Patch::Merge(json!({"spec": spec}))).await {
@@ -189,6 +220,12 @@ impl NodeKeeper {
         });
         leases.create(&lease).await.map(|_lease| ())
     }
+}
+
+fn is_given_up(node: &Object) -> bool {
+    let node = node.value();
+    let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Ready" && condition["status"] != "True")
 }
 
 fn has_conditions(node: &Object) -> bool {

@@ -200,16 +200,19 @@ impl Worker {
     }
 
     /// Somebody else (the node controller, when it had not heard of this node) said that the pod is not ready: says
-    /// what is true again. A later transition tells that from an echo of an own older write.
+    /// what is true again. Its reason, which no kubelet gives, tells that from an echo of an own older write, or a
+    /// later transition, where the clocks agree.
     fn restore_status(&self, pod: &Pod) {
         let ready = |status: &PodStatus| {
             let found = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
-            found.map(|ready| (ready.status.clone(), ready.last_transition_time.clone()))
+            found
+                .map(|ready| (ready.status.clone(), ready.last_transition_time.clone(), ready.reason.clone()))
         };
         let (Some(theirs), Some(ours)) = (&pod.status, self.machine.published()) else { return };
-        if let (Some((their_word, their_time)), Some((our_word, our_time))) = (ready(theirs), ready(ours))
+        if let (Some((their_word, their_time, why)), Some((our_word, our_time, _))) =
+            (ready(theirs), ready(ours))
             && their_word != our_word
-            && their_time > our_time
+            && (why.as_deref() == Some("NodeNotReady") || their_time > our_time)
         {
             self.mailbox.seen(Box::new(theirs.clone()));
             self.mailbox.status(Box::new(ours.clone()));

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use client::Client;
 use env::Env;
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::payload::TokenKey;
-use crate::machine::time::{after, between};
+use crate::machine::time::after;
 
 /// No token is kept longer than this.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -88,9 +90,8 @@ impl Tokens {
         let answer = answer.value();
         let value =
             answer["status"]["token"].as_str().ok_or_else(|| Status::internal("the token is missing"))?;
-        let expires = answer["status"]["expirationTimestamp"].as_str().and_then(|text| text.parse().ok());
-        let life = expires
-            .map_or(Duration::from_secs(key.expiration_seconds.max(0).unsigned_abs()), |at| between(now, at));
+        let asked = Duration::from_secs(key.expiration_seconds.max(0).unsigned_abs());
+        let life = life(value).map_or(asked, |life| life.min(asked));
         let refresh_at = after(now, (life * 4 / 5).min(MAX_AGE));
         let token = Token { value: value.to_owned(), refresh_at };
         self.kept.lock().entry(uid.to_owned()).or_default().insert(key.clone(), token);
@@ -100,5 +101,33 @@ impl Tokens {
     /// Forgets the tokens of a pod that is gone.
     pub fn forget(&self, uid: &str) {
         self.kept.lock().remove(uid);
+    }
+}
+
+/// How long a token (RFC 7519) is good from when it was made. Both times are by the issuer's clock, from which this
+/// node's may differ.
+fn life(token: &str) -> Option<Duration> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    let seconds = claims["exp"].as_i64()?.checked_sub(claims["iat"].as_i64()?)?;
+    Some(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_s_life_is_its_own() {
+        let token = |claims: &str| format!("head.{}.signature", URL_SAFE_NO_PAD.encode(claims));
+        for (text, wanted) in [
+            (token(r#"{"iat": 1000, "exp": 4607}"#), Some(3607)),
+            (token(r#"{"iat": 1000, "exp": 999}"#), None),
+            (token(r#"{"exp": 4607}"#), None),
+            ("nonsense".to_owned(), None),
+            ("a.!.c".to_owned(), None),
+        ] {
+            assert_eq!(life(&text).map(|life| life.as_secs()), wanted, "{text}");
+        }
     }
 }

@@ -46,6 +46,7 @@ impl Node {
             runtime: machine.clone(),
             images: machine.clone(),
             services: None,
+            nodes: None,
         };
         let kubelet = Kubelet::build(config, dependencies, server).unwrap();
         let shutdown = Shutdown::new();
