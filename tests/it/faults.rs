@@ -95,6 +95,7 @@ fn nodes_fail_and_come_back() {
     settled(&fleet, "everywhere", 4);
     settled(&fleet, "state", 4);
     settled(&fleet, "web", 6);
+    all_reach_all(&fleet, "web");
     let steps: [(&str, fn(&mut Fleet)); 7] = [
         ("a node's name is its own", names_are_taken),
         ("an expired token", expired_token),
@@ -220,9 +221,10 @@ fn partition(fleet: &mut Fleet) {
         let (name, uid) = (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]));
         fleet.until("the StatefulSet's pod is replaced", |fleet| {
             let now = fleet.find(&["get", "pod", &name]);
-            let replaced = now["metadata"]["uid"].is_string() && now["metadata"]["uid"] != uid.as_str();
-            assert!(!replaced || !Machine::runs(&uid), "{name} runs twice");
-            replaced && condition(&now, "Ready")["status"] == "True"
+            let is_new = now["metadata"]["uid"].is_string() && now["metadata"]["uid"] != uid.as_str();
+            let runs = is_new && now["status"]["phase"] == "Running";
+            assert!(!runs || !Machine::runs(&uid), "{name} runs twice");
+            runs && condition(&now, "Ready")["status"] == "True"
         });
     }
     fleet.until("the nodes are back", |fleet| cut.iter().all(|name| fleet.ready(name)));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, PATIENCE, binary};
+use crate::cluster::{Cluster, PATIENCE, binary, fetch};
 
 /// The namespaces of one process's fleets.
 static FLEETS: AtomicUsize = AtomicUsize::new(0);
@@ -151,11 +151,9 @@ impl Machine {
 
     /// One HTTP GET from the machine; the body.
     pub fn fetch(&self, address: &str) -> Option<String> {
-        let url = format!("http://{address}/");
-        let output =
-            self.command("/bin/busybox", &["wget", "-q", "-T", "3", "-O", "-", &url]).output().unwrap();
-        let body = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        (output.status.success() && !body.is_empty()).then_some(body)
+        let namespace = std::fs::File::open(format!("/run/netns/{}", self.namespace)).unwrap();
+        let target = format!("{address}:80");
+        linux::net::namespace::within(&namespace, move || fetch(&target)).unwrap().ok()
     }
 
     /// Whether processes of a pod run on the machines: they share their cgroups' tree.

@@ -128,7 +128,7 @@ async fn run(
     let mut graph = Graph::default();
     let caches = register(plane, node, &settings, &mut graph, &node_runtime, stop_mode)?;
     if fake_nodes > 0 {
-        pretend(fake_nodes, &caches, &env, &mut graph);
+        pretend(fake_nodes, &settings, &caches, &env, &mut graph);
     }
     let mut running = graph.start();
     let (nodes, admin) = (caches.of::<NodeObject>(), caches.client().clone());
@@ -187,8 +187,10 @@ fn register(
 }
 
 /// Adds the service `fake nodes`.
-fn pretend(count: usize, caches: &client::Caches, env: &Env, graph: &mut Graph) {
-    let config = fakenodes::Config::new(count);
+fn pretend(count: usize, settings: &Settings, caches: &client::Caches, env: &Env, graph: &mut Graph) {
+    // As often as kubelets renew them.
+    let lease_period = settings.node_monitor_grace_period / 4;
+    let config = fakenodes::Config { lease_period, ..fakenodes::Config::new(count) };
     let nodes = fakenodes::FakeNodes::build(config, caches.client().clone(), caches, env.clone());
     let on = tokio::runtime::Handle::current();
     graph.add("fake nodes", &["cluster"], &on, move |ready, shutdown| async move {
