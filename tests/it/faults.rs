@@ -16,7 +16,7 @@ fn template(app: &str) -> Value {
     let leave =
         |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1});
     json!({"metadata": {"labels": {"app": app}}, "spec": {
-        "terminationGracePeriodSeconds": 0,
+        "terminationGracePeriodSeconds": 1,
         "tolerations": [leave(KEY_UNREACHABLE), leave("node.kubernetes.io/not-ready")],
         "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
             "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": app}}}],
