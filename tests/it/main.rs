@@ -21,6 +21,7 @@ mod image;
 mod images_fail;
 mod kube_crate;
 mod lifecycle;
+mod metrics;
 mod node_only;
 mod nodes;
 mod pods;

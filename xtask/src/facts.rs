@@ -57,12 +57,24 @@ pub fn write(path: &Path) -> Done<()> {
             lines.insert(name.clone(), facts.message_line(&name, message));
         }
     }
+    lines.extend(metrics()?);
     let mut text = String::new();
     for (name, (kinds, body)) in &lines {
         writeln!(text, "{name}\t{kinds}\t{body}")?;
     }
     std::fs::write(root.join("../crates/machinery/facts/schema.txt"), text)?;
     Ok(())
+}
+
+/// The types of `metrics.k8s.io`, which the API server's own documents do not have; lines of the same form.
+fn metrics() -> Done<Vec<(String, (String, Value))>> {
+    let line = |line: &str| {
+        let mut parts = line.splitn(3, '\t').map(str::to_owned);
+        let mut next = || parts.next().ok_or("a line of metrics.txt has three parts");
+        let (name, kinds) = (next()?, next()?);
+        Ok((name, (kinds, serde_json::from_str(&next()?)?)))
+    };
+    include_str!("../facts/metrics.txt").lines().map(line).collect()
 }
 
 impl Facts {

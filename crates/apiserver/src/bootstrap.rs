@@ -34,13 +34,36 @@ pub async fn ensure(core: &Arc<Core>, facts: &ClusterFacts) -> Result<(), Status
     let client = Client::new(Arc::new(InProcess::new(core.clone(), user)));
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     ensure_all(core, &client, NAMESPACES.map(namespace).into(), Existing::Keep).await?;
-    let kept = priority_classes().into_iter().chain(flow_control()).chain(service_range(facts)).collect();
+    let kept = priority_classes()
+        .into_iter()
+        .chain(flow_control())
+        .chain(service_range(facts))
+        .chain([metrics_api()])
+        .collect();
     tokio::try_join!(
         ensure_all(core, &client, kept, Existing::Keep),
         ensure_all(core, &client, auth::bootstrap_objects(), Existing::Extend),
         ensure_all(core, &client, kubernetes_service(facts), Existing::Reconcile),
     )
     .map(drop)
+}
+
+/// Tells those who look for it, e.g. charts, that metrics are served here.
+fn metrics_api() -> Value {
+    json!({
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {
+            "name": "v1beta1.metrics.k8s.io",
+            "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+        },
+        "spec": {
+            "group": "metrics.k8s.io",
+            "version": "v1beta1",
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+        },
+    })
 }
 
 /// Writes many at the same time, so that the store commits them together.

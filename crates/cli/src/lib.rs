@@ -2,7 +2,7 @@
 //!
 //! It knows no kind by itself: names resolve through the server's discovery, tables are drawn by the server. Only
 //! describing and the generators (`run`, `expose`, `create`) know what a pod or a service looks like. It keeps nothing
-//! on disk, and it does not have kubectl's plugins, `cp`, `debug`, `edit`, `diff`, `drain`, `proxy`, `top` and
+//! on disk, and it does not have kubectl's plugins, `cp`, `debug`, `edit`, `diff`, `drain`, `proxy` and
 //! kustomize.
 
 mod api;
@@ -32,6 +32,7 @@ mod run;
 mod scale;
 mod selection;
 mod session;
+mod top;
 mod wait;
 mod watch;
 
@@ -155,6 +156,12 @@ enum Command {
         after_help = "Examples:\n  kobune kubectl patch deploy web -p '{\"spec\":{\"replicas\":3}}'\n  kobune kubectl patch pod box --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/tier\"}]'"
     )]
     Patch(patch::PatchCommand),
+    /// Show what nodes and pods use.
+    #[command(subcommand)]
+    #[command(
+        after_help = "Examples:\n  kobune kubectl top nodes\n  kobune kubectl top pods -A --sort-by=memory\n  kobune kubectl top pod -l app=web --containers"
+    )]
+    Top(top::Top),
     /// Show the versions of client and server.
     #[command(after_help = "Examples:\n  kobune kubectl version\n  kobune kubectl version --client")]
     Version(information::Version),
@@ -255,6 +262,7 @@ impl Command {
             Self::Annotate(command) => command.run(session, labels::ANNOTATIONS).await,
             Self::Wait(command) => command.run(session).await,
             Self::Patch(command) => command.run(session).await,
+            Self::Top(command) => command.run(session).await,
             Self::Version(command) => command.run(session).await,
             Self::ApiResources(command) => command.run(session).await,
             Self::Explain(command) => command.run(session).await,

@@ -462,3 +462,52 @@ fn switches_may_be_written_with_a_value() {
     }
     assert!(command().try_get_matches_from(["kubectl", "get", "pods", "--watch=perhaps"]).is_err());
 }
+
+#[tokio::test]
+async fn what_is_used() {
+    let metrics = |name: &str, cpu: &str, memory: &str| {
+        json!({"metadata": {"name": name, "namespace": "default"},
+            "containers": [{"name": "a", "usage": {"cpu": cpu, "memory": memory}},
+                {"name": "b", "usage": {"cpu": "1m", "memory": "1Mi"}}]})
+    };
+    let list = || Ok(json!({"items": [metrics("web", "1500u", "2048Ki"), metrics("app", "2", "10Mi")]}));
+    check(
+        "top pods -l a=b --sum",
+        vec![("GET", list())],
+        expect![[r#"
+            > GET /apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=a%3Db
+            NAME   CPU(cores)   MEMORY(bytes)
+            app    2001m        11Mi
+            web    3m           3Mi
+                   2004m        14Mi
+        "#]],
+    )
+    .await;
+    check(
+        "top po -A --containers --sort-by=memory --no-headers",
+        vec![("GET", list())],
+        expect![[r#"
+            > GET /apis/metrics.k8s.io/v1beta1/pods
+            default   app   a     2000m   10Mi
+            default   app   b     1m      1Mi
+            default   web   a     2m      2Mi
+            default   web   b     1m      1Mi
+        "#]],
+    )
+    .await;
+    let usage = json!({"cpu": "500m", "memory": "1Gi"});
+    let nodes = json!({"items": [{"metadata": {"name": "n1"}, "usage": usage}]});
+    let known = |name: &str| json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "2", "memory": "4Gi"}}});
+    check(
+        "top nodes",
+        vec![("GET", Ok(nodes)), ("GET", Ok(json!({"items": [known("n1"), known("n2")]})))],
+        expect![[r#"
+            > GET /apis/metrics.k8s.io/v1beta1/nodes
+            > GET /api/v1/nodes
+            NAME   CPU(cores)   CPU(%)      MEMORY(bytes)   MEMORY(%)
+            n1     500m         25%         1024Mi          25%
+            n2     <unknown>    <unknown>   <unknown>       <unknown>
+        "#]],
+    )
+    .await;
+}

@@ -88,6 +88,22 @@ fn parse_memory(text: &str) -> Memory {
     }
 }
 
+/// Processor time that the machine has used since it started, over all processors, in steps of 10 ms.
+pub fn cpu_nanoseconds() -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    Ok(parse_cpu(&text))
+}
+
+/// The first line counts hundredths of a second: user, nice, system, idle, iowait, irq, softirq, steal; guests are
+/// contained in user.
+fn parse_cpu(text: &str) -> u64 {
+    const TICK_NANOSECONDS: u64 = 10_000_000;
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
+    let used = [0, 1, 2, 5, 6].iter().filter_map(|index| ticks.get(*index)).sum::<u64>();
+    used * TICK_NANOSECONDS
+}
+
 /// The file system that `path` is on.
 pub fn disk(path: &Path) -> Result<Disk> {
     let facts =
@@ -158,6 +174,13 @@ pub fn occupied_bytes(directory: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn idle_time_is_not_used_time() {
+        let text = "cpu  100 20 30 9999 8888 4 5 6 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(parse_cpu(text), 159 * 10_000_000);
+        assert!(cpu_nanoseconds().unwrap() > 0);
+    }
 
     #[test]
     fn this_machine_can_be_read() {

@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod decode;
+pub mod duration;
 pub mod object;
 pub mod openapi;
 pub mod patch;

@@ -47,6 +47,11 @@ impl Quantity {
         Self { nano: i128::from(milli) * (NANO / 1000), format: Format::DecimalSi }
     }
 
+    /// Billionths, as rates of CPU are measured.
+    pub fn from_nano(nano: i64) -> Self {
+        Self { nano: i128::from(nano), format: Format::DecimalSi }
+    }
+
     /// Bytes, written with binary suffixes.
     pub fn from_bytes(bytes: i64) -> Self {
         Self { nano: i128::from(bytes) * NANO, format: Format::BinarySi }

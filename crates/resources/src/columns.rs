@@ -39,6 +39,9 @@ static COLUMNS: LazyLock<BTreeMap<String, Vec<Column>>> = LazyLock::new(|| {
     let events = columns.get(".Event").cloned().unwrap_or_default();
     columns.insert("events.Event".to_owned(), events);
     columns.insert("apiregistration.APIService".to_owned(), api_service());
+    for kind in ["NodeMetrics", "PodMetrics"] {
+        columns.insert(format!("metrics.{kind}"), metrics());
+    }
     for column in columns.values_mut().flatten() {
         describe(column);
     }
@@ -56,6 +59,12 @@ static UNKNOWN: LazyLock<Vec<Column>> = LazyLock::new(|| {
 pub fn columns(row: &Resource) -> &'static [Column] {
     let group = row.group.split('.').next().unwrap_or_default();
     COLUMNS.get(&format!("{group}.{}", row.kind)).unwrap_or(&UNKNOWN)
+}
+
+fn metrics() -> Vec<Column> {
+    let mut columns = vec![Column::new("Name", "string", "name", "")];
+    columns.extend(["cpu", "memory", "Window"].map(|name| Column::new(name, "string", "", "")));
+    columns
 }
 
 fn api_service() -> Vec<Column> {

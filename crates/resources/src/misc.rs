@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use machinery::FieldError;
+use machinery::quantity::Quantity;
 use serde_json::{Value, json};
 
 use crate::check::Errors;
@@ -35,6 +36,28 @@ impl Strategy for Leases {
 
     fn cells(&self, now: Timestamp, object: &Value) -> Vec<Value> {
         vec![row::name(object), row::text(object, "/spec/holderIdentity", ""), row::created(now, object)]
+    }
+}
+
+/// What nodes and pods use. Read only.
+pub struct Metrics;
+
+impl Strategy for Metrics {
+    fn cells(&self, _now: Timestamp, object: &Value) -> Vec<Value> {
+        // A pod uses what its containers use together.
+        let usages: Vec<&Value> = match object.get("containers").and_then(Value::as_array) {
+            Some(containers) => containers.iter().filter_map(|container| container.get("usage")).collect(),
+            None => object.get("usage").into_iter().collect(),
+        };
+        let total = |resource: &str| {
+            let read = usages.iter().filter_map(|usage| Quantity::read(usage.get(resource)?));
+            read.fold((0i64, 0i64), |(milli, units), one| {
+                (milli.saturating_add(one.milli_value()), units.saturating_add(one.value()))
+            })
+        };
+        let cpu = Quantity::from_milli(total("cpu").0).to_string();
+        let memory = Quantity::from_bytes(total("memory").1).to_string();
+        vec![row::name(object), cpu.into(), memory.into(), row::text(object, "/window", "")]
     }
 }
 

@@ -95,6 +95,7 @@ fn access(kind: &str) -> Arc<dyn Strategy> {
 fn extension(group: &str, _version: &str, kind: &str) -> Arc<dyn Strategy> {
     match (group, kind) {
         ("apiregistration.k8s.io", "APIService") => Arc::new(registration::ApiServices),
+        ("metrics.k8s.io", _) => Arc::new(misc::Metrics),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             Arc::new(registration::CustomResourceDefinitions)
         }

@@ -5,6 +5,7 @@
 mod access_review;
 mod binding;
 mod eviction;
+mod metrics;
 mod token_request;
 mod token_review;
 
@@ -12,8 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use client::{Target, WriteOptions};
-use machinery::Status;
+use client::{ListOptions, ObjectList, Target, WriteOptions};
+use machinery::{Object, Status};
 use serde_json::Value;
 
 use crate::core::Core;
@@ -32,9 +33,20 @@ pub trait Computation: Send + Sync {
     ) -> Result<Value, Status>;
 }
 
-/// Computations by group, resource and subresource.
+/// A collection that is worked out when it is read.
+#[async_trait]
+pub trait View: Send + Sync {
+    /// What is selected.
+    async fn list(&self, core: &Core, call: &Call, options: &ListOptions) -> Result<ObjectList, Status>;
+
+    /// The object that the call names.
+    async fn get(&self, core: &Core, call: &Call) -> Result<Arc<Object>, Status>;
+}
+
+/// Computations by group, resource and subresource, and views by group and resource.
 #[derive(Default)]
 pub struct Computations {
+    views: BTreeMap<(&'static str, &'static str), Arc<dyn View>>,
     by_name: BTreeMap<(&'static str, &'static str, &'static str), Arc<dyn Computation>>,
 }
 
@@ -48,6 +60,16 @@ impl Computations {
         computation: impl Computation + 'static,
     ) {
         self.by_name.insert((group, resource, subresource), Arc::new(computation));
+    }
+
+    /// Registers a view.
+    pub fn register_view(&mut self, group: &'static str, resource: &'static str, view: impl View + 'static) {
+        self.views.insert((group, resource), Arc::new(view));
+    }
+
+    /// The view that a target is read from, if it is one.
+    pub fn view(&self, target: &Target) -> Option<Arc<dyn View>> {
+        self.views.get(&(target.group.as_str(), target.resource.as_str())).cloned()
     }
 
     /// The computation of a target, if it is one.
@@ -72,6 +94,9 @@ pub fn builtin() -> Computations {
     all.register(AUTHORIZATION, "localsubjectaccessreviews", "", access_review::LocalSubjectAccessReview);
     all.register(AUTHORIZATION, "selfsubjectaccessreviews", "", access_review::SelfSubjectAccessReview);
     all.register(AUTHORIZATION, "selfsubjectrulesreviews", "", access_review::SelfSubjectRulesReview);
+    let (nodes, pods) = metrics::views();
+    all.register_view("metrics.k8s.io", "nodes", nodes);
+    all.register_view("metrics.k8s.io", "pods", pods);
     all
 }
 

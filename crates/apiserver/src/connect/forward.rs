@@ -73,7 +73,29 @@ pub(super) async fn pass(
     }
 }
 
-async fn connect(core: &Arc<Core>, destination: &Destination) -> Result<SendRequest<Body>, Status> {
+/// The body of a GET that this server makes itself.
+pub(super) async fn fetch(
+    core: &Core,
+    destination: &Destination,
+    length_max: usize,
+) -> Result<Bytes, Status> {
+    let mut sender = connect(core, destination).await?;
+    let failed = |error: &dyn std::fmt::Display| unreachable_status(destination, error);
+    let mut request = Request::new(full(Bytes::new()));
+    *request.uri_mut() =
+        destination.path_and_query.parse().map_err(|error| Status::bad_request(format!("{error}")))?;
+    if let Ok(host) = destination.address.to_string().parse() {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
+    if !answer.status().is_success() {
+        return Err(failed(&answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), length_max).collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| failed(&error))
+}
+
+async fn connect(core: &Core, destination: &Destination) -> Result<SendRequest<Body>, Status> {
     let failed = |error: &dyn std::fmt::Display| unreachable_status(destination, error);
     let stream = core.connectors.dialer.dial(destination.address).await.map_err(|error| failed(&error))?;
     let stream: Box<dyn Connection> = match &destination.tls {

@@ -106,13 +106,18 @@ pub(super) async fn destination(
     query: &str,
 ) -> Result<Destination, Status> {
     let node = object(core, call, "", "nodes", "", node).await?.value();
-    let address = kubelet_address(&node)?;
+    let path_and_query = if query.is_empty() { path } else { format!("{path}?{query}") };
+    on_node(core, &node, path_and_query)
+}
+
+/// A path of a node's kubelet.
+pub(super) fn on_node(core: &Core, node: &Value, path_and_query: String) -> Result<Destination, Status> {
+    let address = kubelet_address(node)?;
     let tls = core.connectors.kubelet_tls.clone().ok_or_else(|| {
         Status::service_unavailable(
             "this server has no client certificate for kubelets, so it cannot reach nodes",
         )
     })?;
-    let path_and_query = if query.is_empty() { path } else { format!("{path}?{query}") };
     Ok(Destination { address, tls: Some(tls), path_and_query })
 }
 

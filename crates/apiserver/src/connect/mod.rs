@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use client::Target;
 use http::{Method, Response};
 use machinery::{Object, Status};
@@ -101,6 +102,11 @@ fn connect_options(call: &Call, request: &Incoming) -> Value {
         options["command"] = json!(command);
     }
     options
+}
+
+/// What the kubelet of a node answers to a GET on the server's own behalf, up to a length in bytes.
+pub async fn kubelet_page(core: &Core, node: &Value, path: &str, length_max: usize) -> Result<Bytes, Status> {
+    forward::fetch(core, &kubelet::on_node(core, node, path.to_owned())?, length_max).await
 }
 
 /// An object that a connection needs to know, read on the server's own behalf.

@@ -83,6 +83,9 @@ fn invalid_match(detail: &str) -> Status {
 impl Core {
     /// One object (or, for a projection, the object it is a view of).
     pub async fn get(&self, call: &Call, options: &ListOptions) -> Result<Arc<Object>, Status> {
+        if let Some(view) = self.computations.view(&call.target) {
+            return view.get(self, call).await;
+        }
         match options.resource_version.as_str() {
             "" => self.cache.settle().await.map(drop)?,
             version => self.cache.wait(parse_revision(version)?).await?,
@@ -104,6 +107,9 @@ impl Core {
 
     /// A collection, or a page of it.
     pub async fn list(&self, call: &Call, options: &ListOptions) -> Result<ObjectList, Status> {
+        if let Some(view) = self.computations.view(&call.target) {
+            return view.list(self, call, options).await;
+        }
         let selection = self.selection(call, &options.label_selector, &options.field_selector)?;
         let list = match RevisionMatch::of(options)? {
             RevisionMatch::MostRecent => {

@@ -204,7 +204,9 @@ impl Core {
             "status" => strategy.prepare_status_update(&context, new, old),
             other => strategy.prepare_subresource_update(&context, other, new, old),
         }
-        if strategy.has_generation() && strategy.changes_generation(new, old) {
+        // Controllers annotate through the status, which says nothing about what is wanted.
+        let is_wish = call.target.subresource != "status" && strategy.has_generation();
+        if is_wish && strategy.changes_generation(new, old) {
             let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
             meta::metadata(new).insert("generation".to_owned(), json!(generation + 1));
         }

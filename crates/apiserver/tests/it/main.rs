@@ -10,4 +10,5 @@ mod deletes;
 mod http;
 mod kubectl;
 mod load;
+mod metrics;
 mod watches;

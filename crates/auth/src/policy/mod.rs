@@ -54,8 +54,8 @@ fn metadata(name: &str) -> Value {
 /// `admin`, `edit` and `view`: each contains the next smaller.
 fn aggregated(roles: &[Role]) -> Vec<Role> {
     let own = |name: &str| {
-        let found = roles.iter().find(|role| role.name == format!("system:aggregate-to-{name}"));
-        found.map(|role| role.rules.clone()).unwrap_or_default()
+        let parts = roles.iter().filter(|role| role.aggregate_to.as_deref() == Some(name));
+        parts.flat_map(|role| role.rules.clone()).collect::<Vec<_>>()
     };
     let mut view = Role::new("view");
     view.aggregate_to = Some("edit".to_owned());

@@ -5,6 +5,9 @@ use crate::rbac::Rule;
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["create", "delete", "deletecollection", "patch", "update"];
 
+/// Comes with the metrics, wherever they come from, and is a part of `view` like upstream's own parts.
+pub const METRICS_READER: &str = "system:aggregated-metrics-reader";
+
 /// A role of a table.
 #[derive(Clone, Debug, Default)]
 pub struct Role {
@@ -29,7 +32,10 @@ pub fn parse(table: &str) -> Vec<Role> {
     for line in table.lines().filter(|line| !line.trim().is_empty()) {
         if !line.starts_with(' ') {
             let mut role = Role::new(line.trim());
-            role.aggregate_to = role.name.strip_prefix("system:aggregate-to-").map(str::to_owned);
+            role.aggregate_to = match role.name.as_str() {
+                METRICS_READER => Some("view".to_owned()),
+                name => name.strip_prefix("system:aggregate-to-").map(str::to_owned),
+            };
             roles.push(role);
         } else if let Some(role) = roles.last_mut() {
             role.rules.extend(rule(line));

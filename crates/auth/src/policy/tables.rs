@@ -51,6 +51,8 @@ system:aggregate-to-view
   read policy poddisruptionbudgets,poddisruptionbudgets/status
   read networking.k8s.io ingresses,ingresses/status,networkpolicies
   read resource.k8s.io resourceclaims,resourceclaims/status,resourceclaimtemplates
+system:aggregated-metrics-reader
+  read metrics.k8s.io nodes,pods
 system:certificates.k8s.io:certificatesigningrequests:nodeclient
   create certificates.k8s.io certificatesigningrequests/nodeclient
 system:certificates.k8s.io:certificatesigningrequests:selfnodeclient

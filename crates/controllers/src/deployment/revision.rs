@@ -1,6 +1,6 @@
 //! Templates and their revisions: which replica set is the present one, and what a new one is called.
 
-use client::{Patch, target_of};
+use client::{Patch, Target, target_of};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use reconcile::Action;
 use reconcile::plan::named;
@@ -114,15 +114,17 @@ pub fn resize(observed: &Observed, set: &Set, replicas: i32) -> Action {
     patch(set, json!({"metadata": {"annotations": annotations}, "spec": {"replicas": replicas}}))
 }
 
-/// Writes the present revision on the deployment itself, where `kubectl rollout` looks for it.
+/// Writes the present revision on the deployment itself, where `kubectl rollout` looks for it. By way of the status, so
+/// that the generation stays: users change an annotation to be answered with a new generation.
 pub fn stamp(observed: &Observed, revision: i64) -> Option<Action> {
     let annotations = observed.view.metadata.annotations.as_ref();
     let stamped = annotations.and_then(|all| all.get(REVISION));
     (stamped != Some(&revision.to_string())).then(|| {
         let target = client::target_of::<k8s_openapi::api::apps::v1::Deployment>("");
+        let target = Target { subresource: "status".to_owned(), ..named(target, &observed.object) };
         let mut body = json!({"metadata": {"annotations": {}}});
         body["metadata"]["annotations"][REVISION] = json!(revision.to_string());
-        Action::Patch { target: named(target, &observed.object), patch: Patch::Merge(body) }
+        Action::Patch { target, patch: Patch::Merge(body) }
     })
 }
 

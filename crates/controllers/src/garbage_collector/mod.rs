@@ -63,6 +63,10 @@ impl GarbageCollector {
         loop {
             match events.recv().await {
                 Ok(client::CacheEvent::Deleted(object)) => self.owner_left(&object.meta().uid, object.meta()),
+                Ok(client::CacheEvent::Modified { old, new }) => {
+                    self.owners_dropped(&old, &new);
+                    self.consider(row, &new);
+                }
                 Ok(event) => self.consider(row, event.object()),
                 Err(RecvError::Lagged(_)) => cache.all().iter().for_each(|object| self.consider(row, object)),
                 Err(RecvError::Closed) => return,
@@ -85,10 +89,23 @@ impl GarbageCollector {
             self.queue.add(Node { row, key: dependent.key() });
         }
         for owner in &meta.owner_references {
-            if let Some(row) = self.index_of(owner) {
-                let namespace = if self.row(row).namespaced { meta.namespace.as_str() } else { "" };
-                self.queue.add(Node { row, key: Key::new(namespace, &*owner.name) });
-            }
+            self.consider_owner(owner, &meta.namespace);
+        }
+    }
+
+    /// Owners that wait for their dependents, to be deleted or to be let go, have one less to wait for.
+    fn owners_dropped(&self, old: &Object, new: &Object) {
+        let kept = &new.meta().owner_references;
+        let dropped = old.meta().owner_references.iter().filter(|owner| !kept.contains(owner));
+        for owner in dropped {
+            self.consider_owner(owner, &new.meta().namespace);
+        }
+    }
+
+    fn consider_owner(&self, owner: &OwnerReference, namespace: &str) {
+        if let Some(row) = self.index_of(owner) {
+            let namespace = if self.row(row).namespaced { namespace } else { "" };
+            self.queue.add(Node { row, key: Key::new(namespace, &*owner.name) });
         }
     }
 

@@ -52,7 +52,6 @@ pub fn read(metrics: &Value, wanted: &Wanted) -> Option<Usage> {
         found = true;
     }
     let at = metrics["timestamp"].as_str()?.parse().ok()?;
-    let window: String =
-        metrics["window"].as_str().unwrap_or("0s").chars().take_while(char::is_ascii_digit).collect();
-    found.then(|| Usage { milli, at, window_seconds: window.parse().unwrap_or(0) })
+    let window = metrics["window"].as_str().and_then(machinery::duration::parse).unwrap_or(0);
+    found.then(|| Usage { milli, at, window_seconds: window / 1_000_000_000 })
 }

@@ -1,8 +1,9 @@
 //! Metrics in the text format, with upstream's names.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use containers::{ContainerStatus, Usage};
+use containers::{ContainerState, ContainerStatus, Usage};
 
 use super::{Answer, Failure, Server, text};
 use crate::pods::executor::chain;
@@ -22,6 +23,11 @@ impl Page {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _infallible = writeln!(self.0, "{name}{labels} {value}");
     }
+
+    /// A value with the time it was taken, in milliseconds since 1970.
+    fn line_at(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display, at: i64) {
+        self.line(name, labels, format_args!("{value} {at}"));
+    }
 }
 
 fn labels(status: &ContainerStatus) -> [(&'static str, &str); 3] {
@@ -35,6 +41,31 @@ fn labels(status: &ContainerStatus) -> [(&'static str, &str); 3] {
 
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
+}
+
+const CONTAINER_CPU: &str = "container_cpu_usage_seconds_total";
+const CONTAINER_MEMORY: &str = "container_memory_working_set_bytes";
+const CONTAINER_START: &str = "container_start_time_seconds";
+
+/// Sums over the containers of each pod.
+fn pod_resources(page: &mut Page, usages: &[(ContainerStatus, Usage)], at: i64) {
+    let mut pods: BTreeMap<[(&str, &str); 2], (u64, u64)> = BTreeMap::new();
+    for (status, usage) in usages {
+        let [_, namespace, pod] = labels(status);
+        let total = pods.entry([namespace, pod]).or_default();
+        total.0 += usage.cpu_nanoseconds;
+        total.1 += usage.memory_working_set_bytes;
+    }
+    let name = "pod_cpu_usage_seconds_total";
+    page.head(name, "counter", "Cumulative cpu time consumed by the pod in core-seconds");
+    for (labels, (nanoseconds, _)) in &pods {
+        page.line_at(name, labels, seconds(*nanoseconds), at);
+    }
+    let name = "pod_memory_working_set_bytes";
+    page.head(name, "gauge", "Current working set of the pod in bytes");
+    for (labels, (_, bytes)) in &pods {
+        page.line_at(name, labels, bytes, at);
+    }
 }
 
 impl Server {
@@ -52,34 +83,47 @@ impl Server {
         Ok(text(page.0))
     }
 
+    /// What a metrics server reads: counters of processor time and working sets, each with the time it was taken.
     pub(super) async fn resource_metrics(&self) -> Answer {
         let usages = self.usages().await?;
+        let at = self.shared.env.now().as_millisecond();
         let mut page = Page::default();
-        let mut family = |name: &str, kind: &str, help: &str, value: fn(&Usage) -> f64| {
-            page.head(name, kind, help);
-            for (status, usage) in &usages {
-                page.line(name, &labels(status), value(usage));
+        page.head(CONTAINER_CPU, "counter", "Cumulative cpu time consumed by the container in core-seconds");
+        for (status, usage) in &usages {
+            page.line_at(CONTAINER_CPU, &labels(status), seconds(usage.cpu_nanoseconds), at);
+        }
+        page.head(CONTAINER_MEMORY, "gauge", "Current working set of the container in bytes");
+        for (status, usage) in &usages {
+            page.line_at(CONTAINER_MEMORY, &labels(status), usage.memory_working_set_bytes, at);
+        }
+        page.head(CONTAINER_START, "gauge", "Start time of the container since unix epoch in seconds");
+        for (status, _) in &usages {
+            if let ContainerState::Running { started_at, .. } = &status.state {
+                page.line(CONTAINER_START, &labels(status), started_at.as_millisecond() as f64 / 1e3);
             }
-        };
-        family(
-            "container_cpu_usage_seconds_total",
-            "counter",
-            "Cumulative cpu time consumed by the container in core-seconds",
-            |usage| seconds(usage.cpu_nanoseconds),
-        );
-        family(
-            "container_memory_working_set_bytes",
-            "gauge",
-            "Current working set of the container in bytes",
-            |usage| usage.memory_working_set_bytes as f64,
-        );
+        }
+        self.node_resources(&mut page, at);
+        pod_resources(&mut page, &usages, at);
         page.head(
-            "scrape_error",
+            "resource_scrape_error",
             "gauge",
             "1 if there was an error while getting container metrics, 0 otherwise",
         );
-        page.line("scrape_error", &[], 0);
+        page.line("resource_scrape_error", &[], 0);
         Ok(text(page.0))
+    }
+
+    fn node_resources(&self, page: &mut Page, at: i64) {
+        if let Ok(nanoseconds) = linux::facts::cpu_nanoseconds() {
+            let name = "node_cpu_usage_seconds_total";
+            page.head(name, "counter", "Cumulative cpu time consumed by the node in core-seconds");
+            page.line_at(name, &[], seconds(nanoseconds), at);
+        }
+        if let Ok(memory) = linux::facts::memory() {
+            let name = "node_memory_working_set_bytes";
+            page.head(name, "gauge", "Current working set of the node in bytes");
+            page.line_at(name, &[], memory.total_bytes.saturating_sub(memory.available_bytes), at);
+        }
     }
 
     pub(super) async fn cadvisor_metrics(&self) -> Answer {

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use super::{Answer, Failure, Server, json};
 use crate::pods::executor::chain;
 
+/// The place of the node itself among the samples; no container has this name.
+const NODE: &str = "/";
+
 /// The last CPU reading of each container, from which the rate is computed.
 #[derive(Default)]
 pub(super) struct Samples {
@@ -28,7 +31,7 @@ impl Samples {
     }
 
     fn retain(&self, alive: &[(ContainerStatus, Usage)]) {
-        self.last.lock().retain(|id, _| alive.iter().any(|(status, _)| status.id == *id));
+        self.last.lock().retain(|id, _| id.0 == NODE || alive.iter().any(|(status, _)| status.id == *id));
     }
 }
 
@@ -60,7 +63,7 @@ impl Server {
         }
         let list: Vec<_> = pods.values().map(|containers| self.pod_stats(containers, &now)).collect();
         self.samples.retain(&usages);
-        Ok(json(&json!({"node": self.node_stats(&usages, &now), "pods": list})))
+        Ok(json(&json!({"node": self.node_stats(&now), "pods": list})))
     }
 
     fn pod_stats(&self, containers: &[&(ContainerStatus, Usage)], now: &str) -> Value {
@@ -92,10 +95,11 @@ impl Server {
         pod
     }
 
-    fn node_stats(&self, usages: &[(ContainerStatus, Usage)], now: &str) -> Value {
+    fn node_stats(&self, now: &str) -> Value {
         let memory = linux::facts::memory().unwrap_or_default();
         let disk = linux::facts::disk(&self.shared.volumes.pod_directory("")).unwrap_or_default();
-        let cpu: u64 = usages.iter().map(|(_, usage)| usage.cpu_nanoseconds).sum();
+        let cpu = linux::facts::cpu_nanoseconds().unwrap_or_default();
+        let rate = self.samples.rate(&ContainerId(NODE.to_owned()), cpu);
         let used = memory.total_bytes.saturating_sub(memory.available_bytes);
         let file_system = json!({
             "time": now, "availableBytes": disk.available_bytes, "capacityBytes": disk.total_bytes,
@@ -103,7 +107,7 @@ impl Server {
         });
         json!({
             "nodeName": self.shared.node_name,
-            "cpu": {"time": now, "usageCoreNanoSeconds": cpu},
+            "cpu": {"time": now, "usageNanoCores": rate, "usageCoreNanoSeconds": cpu},
             "memory": {"time": now, "availableBytes": memory.available_bytes, "usageBytes": used, "workingSetBytes": used},
             "fs": file_system.clone(),
             "runtime": {"imageFs": file_system.clone(), "containerFs": file_system},

@@ -117,10 +117,15 @@ async fn logs_and_numbers() {
     let (_, metrics) = served.get("/metrics/resource", "admin").await;
     assert!(
         metrics.contains(
-            "container_cpu_usage_seconds_total{container=\"a\",namespace=\"default\",pod=\"web\"} 1.5\n"
+            "container_cpu_usage_seconds_total{container=\"a\",namespace=\"default\",pod=\"web\"} 1.5 "
         ),
         "{metrics}"
     );
+    for family in
+        ["node_cpu_usage_seconds_total ", "container_start_time_seconds{", "pod_memory_working_set_bytes{"]
+    {
+        assert!(metrics.contains(&format!("\n{family}")), "{family}: {metrics}");
+    }
     assert_eq!(
         served.get("/exec/default/web/a?command=x&output=1", "admin").await.0,
         400,

@@ -8,6 +8,7 @@ use super::encode::JSON_SCHEMA;
 use super::table::{Kind, Message, Rule, ValueField, What};
 use super::wire::{Piece, Pieces};
 use super::{MAX_DEPTH, ProtobufError, envelope};
+use crate::duration;
 use crate::schema::{Zero, builtin};
 
 type Read<T> = Result<T, ProtobufError>;
@@ -154,6 +155,7 @@ fn element(kind: &Kind, piece: Piece<'_>, depth: usize) -> Read<Option<Value>> {
         Kind::Strings => strings(1, piece.bytes()?)?,
         Kind::Time => return time(piece.bytes()?, false),
         Kind::MicroTime => return time(piece.bytes()?, true),
+        Kind::Duration => Value::from(duration::format(first_integer(piece.bytes()?)?)),
         Kind::Quantity => quantity(piece.bytes()?)?,
         Kind::IntOrString => int_or_string(piece.bytes()?)?,
         Kind::Raw => return raw(piece.bytes()?, depth),
@@ -198,6 +200,17 @@ fn time(bytes: &[u8], micro: bool) -> Read<Option<Value>> {
     let time = time.map_err(|_| ProtobufError::Malformed("a time is out of range"))?;
     let format = if micro { "%Y-%m-%dT%H:%M:%S.%6fZ" } else { "%Y-%m-%dT%H:%M:%SZ" };
     Ok(Some(Value::String(time.strftime(format).to_string())))
+}
+
+/// The integer that is a message's field 1.
+fn first_integer(bytes: &[u8]) -> Read<i64> {
+    let mut number = 0;
+    for piece in Pieces::new(bytes) {
+        if let (1, piece) = piece? {
+            number = piece.integer()?;
+        }
+    }
+    Ok(number)
 }
 
 fn quantity(bytes: &[u8]) -> Read<Value> {

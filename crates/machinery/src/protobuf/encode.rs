@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::table::{Kind, Message, Rule, ValueField, What};
 use super::{MAX_DEPTH, ProtobufError, envelope, wire};
+use crate::duration;
 use crate::schema::builtin;
 
 type Write = Result<(), ProtobufError>;
@@ -116,6 +117,13 @@ fn element(kind: &Kind, number: u32, value: &Value, depth: usize, out: &mut Vec<
         Kind::Strings => return wire::nested(number, out, |out| strings(1, value, out)),
         Kind::Time => return wire::nested(number, out, |out| time(value, false, out)),
         Kind::MicroTime => return wire::nested(number, out, |out| time(value, true, out)),
+        Kind::Duration => {
+            let nanoseconds = duration::parse(text(value)?).ok_or_else(unfit)?;
+            return wire::nested(number, out, |out| {
+                wire::integer(1, nanoseconds, out);
+                Ok(())
+            });
+        }
         Kind::Quantity => return wire::nested(number, out, |out| quantity(value, out)),
         Kind::IntOrString => return wire::nested(number, out, |out| int_or_string(value, out)),
         Kind::Raw => return wire::nested(number, out, |out| raw(value, out)),

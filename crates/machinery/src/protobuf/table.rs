@@ -56,6 +56,8 @@ pub enum Kind {
     Strings,
     Time,
     MicroTime,
+    /// Go's `1m30s`; nanoseconds in protobuf.
+    Duration,
     Quantity,
     IntOrString,
     /// A message around JSON bytes (`RawExtension`, `FieldsV1`, `JSON`).
@@ -151,6 +153,7 @@ fn kind(word: &str, target: Arc<str>) -> Kind {
         "strings" => Kind::Strings,
         "time" => Kind::Time,
         "microtime" => Kind::MicroTime,
+        "duration" => Kind::Duration,
         "quantity" => Kind::Quantity,
         "intorstring" => Kind::IntOrString,
         "raw" => Kind::Raw,

@@ -147,6 +147,13 @@ async fn rolled_out(wire: &Wire, name: &str) -> Value {
 // conformance: [sig-api-machinery] Garbage collector should delete RS created by deployment when not orphaning
 async fn deployment_background(wire: &Wire) {
     let set = rolled_out(wire, "collected").await;
+    let path = format!("{DEPLOYMENTS}/collected");
+    wire.until("its revision is written on it", &path, |deployment| {
+        let annotations = &deployment.as_ref().unwrap()["metadata"]["annotations"];
+        annotations["deployment.kubernetes.io/revision"] == "1"
+    })
+    .await;
+    assert_eq!(wire.get(&path).await.unwrap()["metadata"]["generation"], 1, "nobody wished anything else");
     delete(wire, &format!("{DEPLOYMENTS}/collected"), "Background").await;
     wire.until_gone(&format!("{SETS}/{}", set["metadata"]["name"].as_str().unwrap())).await;
     until_pods(wire, "app%3Dcollected", 0).await;
@@ -164,6 +171,27 @@ async fn deployment_orphan(wire: &Wire) {
     delete(wire, &path, "Background").await;
 }
 
+/// The owners have no event of their own after their pods were let go.
+async fn orphaned_jobs(wire: &Wire) {
+    const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+    for index in 0..3 {
+        let spec = json!({"restartPolicy": "Never", "containers": pod_spec()["containers"]});
+        let job = json!({"metadata": {"name": format!("job-{index}"), "labels": {"of": "jobs"}},
+            "spec": {"template": {"metadata": {"labels": {"of": "jobs"}}, "spec": spec}}});
+        wire.post(JOBS, &job).await.unwrap();
+    }
+    until_pods(wire, "of%3Djobs", 3).await;
+    let options = json!({"propagationPolicy": "Orphan"});
+    wire.delete_with(&format!("{JOBS}?labelSelector=of%3Djobs"), &options).await.unwrap();
+    for index in 0..3 {
+        wire.until_gone(&format!("{JOBS}/job-{index}")).await;
+    }
+    for pod in until_pods(wire, "of%3Djobs", 3).await {
+        assert!(pod["metadata"]["ownerReferences"].is_null(), "{pod}");
+    }
+    wire.delete(&format!("{PODS}?labelSelector=of%3Djobs")).await.unwrap();
+}
+
 #[tokio::test]
 async fn dependents_follow_their_owners() {
     let world = World::start().await;
@@ -175,6 +203,7 @@ async fn dependents_follow_their_owners() {
     circle(wire).await;
     deployment_background(wire).await;
     deployment_orphan(wire).await;
+    orphaned_jobs(wire).await;
 }
 
 // conformance: [sig-api-machinery] OrderedNamespaceDeletion namespace deletion should delete pod first
