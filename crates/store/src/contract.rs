@@ -137,4 +137,7 @@ pub trait Store: Send + Sync {
     async fn snapshot(&self, path: &Path) -> Result<Revision, StoreError>;
     /// Writes the same to a stream, which whoever reads it checks by its checksum; see [`crate::Draft`].
     async fn snapshot_to(&self, out: Box<dyn std::io::Write + Send>) -> Result<Revision, StoreError>;
+    /// Leaves everything on disk as the next start reads it fastest, and writes no more: writes that come later are
+    /// answered [`StoreError::Closed`]. Who does not call it loses nothing.
+    async fn close(&self) -> Result<(), StoreError>;
 }

@@ -267,6 +267,10 @@ impl Engine for Disk {
         if self.deleted >= RECLAIM_DELETES { self.checkpoint() } else { Ok(()) }
     }
 
+    fn close(&mut self) -> Result<(), StoreError> {
+        if self.broken.is_some() { Ok(()) } else { self.checkpoint() }
+    }
+
     fn is_quick(&self) -> bool {
         self.pace < QUICK && self.log.fits(QUICK_ROOM)
     }
@@ -274,9 +278,7 @@ impl Engine for Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if self.broken.is_none()
-            && let Err(error) = self.checkpoint()
-        {
+        if let Err(error) = self.close() {
             tracing::warn!(%error, "the log of the store stays and is read at the next start");
         }
     }

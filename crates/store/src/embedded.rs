@@ -244,4 +244,8 @@ impl Store for Embedded {
             Err(_stopped) => Err(StoreError::Closed),
         }
     }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Close { reply }).await
+    }
 }

@@ -32,6 +32,9 @@ pub trait Engine: Send {
     /// Gives back space that is no longer needed.
     fn reclaim(&mut self) -> Result<(), StoreError>;
 
+    /// Brings everything to where the next start reads it; nothing is made durable after that.
+    fn close(&mut self) -> Result<(), StoreError>;
+
     /// Whether the next commit is likely to take less time than waking another thread.
     fn is_quick(&self) -> bool {
         true
@@ -47,6 +50,10 @@ impl Engine for NoDisk {
     }
 
     fn reclaim(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }
@@ -77,17 +84,21 @@ pub enum Command {
         revision: Revision,
         reply: Reply<()>,
     },
+    Close {
+        reply: Reply<()>,
+    },
 }
 
 /// The writer, wherever it runs.
 pub struct Writer {
     shared: Arc<Shared>,
     engine: Box<dyn Engine>,
+    closed: bool,
 }
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, engine: Box<dyn Engine>) -> Self {
-        Self { shared, engine }
+        Self { shared, engine, closed: false }
     }
 
     /// See [`Engine::is_quick`].
@@ -141,6 +152,10 @@ impl Writer {
                 answer(reply, self.staged(|stage, state| stage.revoke(state.expired(now))));
             }
             Command::Compact { revision, reply } => answer(reply, self.compact(revision)),
+            Command::Close { reply } => {
+                self.closed = true;
+                answer(reply, self.engine.close());
+            }
         }
     }
 
@@ -161,6 +176,9 @@ impl Writer {
     fn commit(&mut self, changes: Changes) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
+        }
+        if self.closed {
+            return Err(StoreError::Closed);
         }
         self.engine.persist(&changes)?;
         let batches = changes.batches.clone();

@@ -124,7 +124,7 @@ async fn run(
     let node = node_runtime.spawn(async move { Node::build(&node_settings, &node_env).await });
     let node = node.await.map_err(|error| Failure::chain(&error))??;
     plane.write_kubeconfig()?;
-    let (runtime, network) = (node.runtime.clone(), node.network.clone());
+    let (runtime, network, store) = (node.runtime.clone(), node.network.clone(), plane.store.clone());
     let mut graph = Graph::default();
     let caches = register(plane, node, &settings, &mut graph, &node_runtime, stop_mode)?;
     if fake_nodes > 0 {
@@ -141,6 +141,7 @@ async fn run(
     };
     progress.say("stopping");
     running.stop().await;
+    store.close().await.map_err(|error| Failure::store(&error))?;
     if stop_mode == StopMode::StopPods {
         clear(&runtime, &network, &settings).await?;
     }

@@ -34,6 +34,7 @@ pub const SYSTEM_USER: &str = "system:apiserver";
 
 /// The parts of the control plane, built and bound, doing nothing yet.
 pub struct ControlPlane {
+    pub store: Arc<dyn store::Store>,
     pub server: Server,
     pub authority: Arc<Authority>,
     pub authentication: Arc<Authentication>,
@@ -94,7 +95,7 @@ impl ControlPlane {
         let issuer = Arc::new(tokens::Issuer::new(tokens, authentication.clone()));
         let config = apiserver::Config {
             env: env.clone(),
-            store,
+            store: store.clone(),
             table: resources::builtin_table(),
             schema: machinery::schema::builtin(),
             authenticator: authentication.clone(),
@@ -108,6 +109,7 @@ impl ControlPlane {
         };
         let server = Server::build(config).await.map_err(|error| Failure::chain(&error))?;
         Ok(Self {
+            store,
             server,
             authority,
             authentication,

@@ -38,6 +38,21 @@ async fn a_store_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_closed_store_has_all_in_its_database_and_takes_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    commit(&store, vec![put("/a", "1"), put("/b", "2")]).await;
+    let before = store.range("", "", None, 0).await.unwrap();
+    store.close().await.unwrap();
+    let late = store.txn(Vec::new(), vec![put("/c", "3")]).await;
+    assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    assert_eq!(store.range("", "", None, 0).await.unwrap(), before);
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(dir.path().join("store.db"), copy.path().join("store.db")).unwrap();
+    assert_eq!(open(copy.path()).range("", "", None, 0).await.unwrap(), before);
+}
+
+#[tokio::test]
 async fn two_openers_get_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let _store = open(dir.path());
