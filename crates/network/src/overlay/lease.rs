@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use linux::net::MacAddress;
+use linux::net::address::octets;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Backend;
-use crate::plan::mac_of;
 
 const PREFIX: &str = "flannel.alpha.coreos.com/";
 
@@ -125,9 +125,12 @@ impl Lease {
 
 /// A node's end of a tunnel has a hardware address that follows from its range: the same after any restart.
 pub fn tunnel_mac_of(range: IpNet, carried_by_ipv4: bool) -> MacAddress {
-    let mut mac = mac_of(range.network());
-    mac[1] = if carried_by_ipv4 { 0x59 } else { 0x5a };
-    mac
+    // Ranges of IPv6 differ in the middle of the address only.
+    let mut tail = [0; 4];
+    for (index, octet) in octets(range.network()).into_iter().enumerate() {
+        tail[index % 4] ^= octet;
+    }
+    [0x0a, if carried_by_ipv4 { 0x59 } else { 0x5a }, tail[0], tail[1], tail[2], tail[3]]
 }
 
 fn show_mac(mac: MacAddress) -> String {
@@ -166,6 +169,18 @@ mod tests {
             // A merge patch removes what is null.
             text["metadata"]["annotations"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
             assert_eq!(Lease::read(text.to_string().as_bytes()), lease);
+        }
+    }
+
+    #[test]
+    fn each_node_has_a_hardware_address_of_its_own() {
+        for cluster in ["10.42.0.0/16", "fd42::/56", "2001:db8:1:ff00::/56"] {
+            let cluster: IpNet = cluster.parse().unwrap();
+            let length = if cluster.addr().is_ipv4() { 24 } else { 64 };
+            let ranges: Vec<IpNet> = cluster.subnets(length).unwrap().collect();
+            let found: std::collections::BTreeSet<_> =
+                ranges.iter().map(|range| tunnel_mac_of(*range, false)).collect();
+            assert_eq!((ranges.len(), found.len()), (256, 256), "{cluster}");
         }
     }
 
