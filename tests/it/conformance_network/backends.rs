@@ -18,36 +18,49 @@ fn each_backend_carries_everything() {
     }
 }
 
-/// IPv6 beside IPv4, through the same tunnels.
-#[test]
-fn both_families_cross_nodes() {
-    let flags = [
-        "--nodes",
-        "2",
-        "--cluster-cidr",
-        "10.42.0.0/16,fd42::/48",
-        "--service-cidr",
-        "10.43.0.0/16,fd43::/112",
-    ];
-    let cluster = Cluster::start("up", &flags, "");
+/// Two nodes; the backends' addresses are replaced by those of IPv6.
+fn with_ipv6(flags: &[&str]) -> Lab {
+    let cluster = Cluster::start("up", &[&["--nodes", "2"], flags].concat(), "");
     cluster.until("two nodes are ready", |cluster| {
         cluster.kubectl(&["get", "nodes", "--no-headers"]).matches(" Ready").count() == 2
     });
     let mut lab = Lab::on(cluster);
-    let second = |lab: &Lab, name: &str| lab.field(&format!("pod/{name}"), ".status.podIPs[1].ip");
-    let addresses: Vec<String> = lab.backends.iter().map(|(name, _)| second(&lab, name)).collect();
+    let last = |lab: &Lab, name: &str| lab.field(&format!("pod/{name}"), ".status.podIPs[-1:].ip");
+    let addresses: Vec<String> = lab.backends.iter().map(|(name, _)| last(&lab, name)).collect();
     for (backend, address) in lab.backends.iter_mut().zip(addresses) {
         assert!(address.starts_with("fd42:"), "{address}");
         backend.1 = format!("[{address}]");
     }
-    pods::http_between_pods(&lab);
-    lab.create(&service("both", front(json!({"ipFamilyPolicy": "RequireDualStack"}))));
-    let at = lab.field("svc/both", ".spec.clusterIPs[1]");
+    lab
+}
+
+fn service_answers(lab: &Lab, policy: &str) {
+    lab.create(&service("six", front(json!({"ipFamilyPolicy": policy}))));
+    let at = lab.field("svc/six", ".spec.clusterIPs[-1:]");
     for (from, _) in &lab.backends {
         lab.until_all_answer_to(from, &format!("[{at}]"));
     }
-    let found = lab.ask("nslookup -type=aaaa both.default.svc.cluster.local");
+    let found = lab.ask("nslookup -type=aaaa six.default.svc.cluster.local");
     assert!(found.contains(&format!("Address: {at}")), "{found}");
+}
+
+/// IPv6 beside IPv4, through the same tunnels.
+#[test]
+fn both_families_cross_nodes() {
+    let clusters = ["--cluster-cidr", "10.42.0.0/16,fd42::/48"];
+    let lab = with_ipv6(&[&clusters[..], &["--service-cidr", "10.43.0.0/16,fd43::/112"]].concat());
+    pods::http_between_pods(&lab);
+    service_answers(&lab, "RequireDualStack");
+}
+
+/// Nodes, pods and Services without IPv4.
+#[test]
+fn ipv6_is_enough() {
+    let ranges =
+        ["--cluster-cidr", "fd42::/48", "--service-cidr", "fd43::/112", "--nodes-cidr", "fd44::/120"];
+    let lab = with_ipv6(&ranges);
+    pods::http_between_pods(&lab);
+    service_answers(&lab, "SingleStack");
 }
 
 /// Packets of the full size pass.
