@@ -214,8 +214,12 @@ impl Context<'_> {
         let mut tolerations = body["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
         for toleration in fit::tolerations(spec) {
             let toleration = serde_json::to_value(toleration).unwrap_or_default();
-            if !tolerations.contains(&toleration) {
-                tolerations.push(toleration);
+            // The template may say for how long; a daemon stays.
+            let fields = ["key", "operator", "value", "effect"];
+            let is_same = |other: &&mut Value| fields.iter().all(|field| other[field] == toleration[field]);
+            match tolerations.iter_mut().find(is_same) {
+                Some(limited) => *limited = toleration,
+                None => tolerations.push(toleration),
             }
         }
         body["spec"]["tolerations"] = Value::Array(tolerations);
