@@ -80,6 +80,9 @@ fn all_reach_all(fleet: &Fleet, app: &str) {
     }
 }
 
+/// What is done to the machines, by name.
+type Step = (&'static str, fn(&mut Fleet));
+
 #[test]
 fn nodes_fail_and_come_back() {
     let mut fleet = Fleet::of(4, GRACE);
@@ -96,7 +99,7 @@ fn nodes_fail_and_come_back() {
     settled(&fleet, "state", 4);
     settled(&fleet, "web", 6);
     all_reach_all(&fleet, "web");
-    let steps: [(&str, fn(&mut Fleet)); 7] = [
+    let steps: [Step; 7] = [
         ("a node's name is its own", names_are_taken),
         ("an expired token", expired_token),
         ("a flapping link", flapping_link),
