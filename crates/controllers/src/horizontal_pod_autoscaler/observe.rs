@@ -53,5 +53,5 @@ pub fn read(metrics: &Value, wanted: &Wanted) -> Option<Usage> {
     }
     let at = metrics["timestamp"].as_str()?.parse().ok()?;
     let window = metrics["window"].as_str().and_then(machinery::duration::parse).unwrap_or(0);
-    found.then(|| Usage { milli, at, window_seconds: window / 1_000_000_000 })
+    found.then_some(Usage { milli, at, window_seconds: window / 1_000_000_000 })
 }
