@@ -106,6 +106,16 @@ impl Cluster {
         (0..count).map(|_| self.http()).collect()
     }
 
+    /// The same, connected: shaking hands is not what is measured.
+    pub async fn connected(&self, count: usize) -> Result<Vec<Http>, Failure> {
+        let clients = self.https(count)?;
+        for client in &clients {
+            let answer = client.fetch(Method::GET, "/version", &[], Bytes::new()).await;
+            answer.map_err(|status| status.to_string())?;
+        }
+        Ok(clients)
+    }
+
     pub fn client(&self) -> Result<Client, Failure> {
         Ok(Client::new(Arc::new(self.http()?)))
     }

@@ -62,12 +62,23 @@ pub enum Part {
     Watch,
     /// Starts of pods, and scaling.
     Pods,
+    /// Questions to the cluster DNS.
+    Dns,
     /// Scheduling onto thousands of fake nodes.
     Scheduling,
 }
 
-const ALL: [Part; 8] =
-    [Part::Start, Part::Idle, Part::Pods, Part::Api, Part::List, Part::Watch, Part::Scheduling, Part::Stored];
+const ALL: [Part; 9] = [
+    Part::Start,
+    Part::Idle,
+    Part::Pods,
+    Part::Api,
+    Part::List,
+    Part::Watch,
+    Part::Dns,
+    Part::Scheduling,
+    Part::Stored,
+];
 
 /// How much is measured.
 #[derive(Clone, Copy)]

@@ -85,7 +85,7 @@ async fn creates(cluster: &Cluster, clients: usize, turn: usize, total: usize) -
     let work = move |http: Arc<Http>, index: usize| async move {
         create(&http, PATH, config_map(&format!("m-{clients}-{turn}-{index}"))).await
     };
-    load::drive(cluster.https(clients)?, total, work).await
+    load::drive(cluster.connected(clients).await?, total, work).await
 }
 
 fn config_map(name: &str) -> Bytes {
@@ -105,7 +105,7 @@ async fn gets(cluster: &Cluster, clients: usize, total: usize) -> Result<f64, Fa
         http.fetch(Method::GET, &path, &[], Bytes::new()).await.map_err(|status| status.to_string())?;
         Ok(())
     };
-    load::drive(cluster.https(clients)?, total, work).await
+    load::drive(cluster.connected(clients).await?, total, work).await
 }
 
 async fn puts(etcd: &Etcd, clients: usize, turn: usize, total: usize) -> Result<f64, Failure> {

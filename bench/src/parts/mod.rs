@@ -1,6 +1,7 @@
 //! What is measured, part by part.
 
 mod api;
+mod dns;
 mod idle;
 mod list;
 mod pods;
@@ -28,6 +29,7 @@ pub async fn measure(
         Part::List => list::measure(machine, extent, report).await,
         Part::Watch => watch::measure(machine, extent, report).await,
         Part::Pods => pods::measure(machine, extent, report).await,
+        Part::Dns => dns::measure(machine, extent, report).await,
         Part::Scheduling => scheduling::measure(machine, extent, report).await,
     }
 }

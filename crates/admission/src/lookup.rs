@@ -30,8 +30,18 @@ impl Lookup {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, Status> {
-        let found = self.client.target(target(group, resource, namespace)).find(name).await?;
-        Ok(found.map(|object| object.value()))
+        Ok(self.object(group, resource, namespace, name).await?.map(|object| object.value()))
+    }
+
+    /// The same, not decoded.
+    pub async fn object(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, Status> {
+        self.client.target(target(group, resource, namespace)).find(name).await
     }
 
     /// All objects of a resource, in one namespace or (empty) in all.

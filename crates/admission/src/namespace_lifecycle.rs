@@ -1,10 +1,9 @@
 //! NamespaceLifecycle: nothing new in namespaces that do not exist or are going away; some namespaces stay.
 
 use async_trait::async_trait;
-use machinery::Status;
 use machinery::status::Cause;
-use resources::value::Access;
-use serde_json::Value;
+use machinery::{Object, Status};
+use serde::Deserialize;
 
 use crate::lookup::Lookup;
 use crate::{Attributes, Operation, Plugin};
@@ -41,15 +40,32 @@ impl Plugin for NamespaceLifecycle {
             };
         }
         let name = attributes.namespace;
-        match self.lookup.namespace(name).await? {
+        match self.lookup.object("", "namespaces", "", name).await? {
             None => Err(Status::not_found("", "namespaces", name)),
             Some(namespace) => judge(attributes, &namespace),
         }
     }
 }
 
-fn judge(attributes: &Attributes<'_>, namespace: &Value) -> Result<(), Status> {
-    if namespace.text("/status/phase") != "Terminating" && !namespace.has("/metadata/deletionTimestamp") {
+/// What is read of a namespace for every create.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NamespaceView {
+    status: StatusView,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct StatusView {
+    phase: String,
+}
+
+fn judge(attributes: &Attributes<'_>, namespace: &Object) -> Result<(), Status> {
+    let is_terminating = || {
+        let read = namespace.part::<NamespaceView>().unwrap_or_default();
+        read.status.phase == "Terminating"
+    };
+    if namespace.meta().deletion_timestamp.is_none() && !is_terminating() {
         return Ok(());
     }
     let name = attributes.namespace;

@@ -22,7 +22,7 @@ pub trait Access {
 
 impl Access for Value {
     fn at(&self, pointer: &str) -> &Value {
-        self.pointer(pointer).unwrap_or(NULL)
+        find(self, pointer).unwrap_or(NULL)
     }
 
     fn text(&self, pointer: &str) -> &str {
@@ -48,6 +48,21 @@ impl Access for Value {
     fn has(&self, pointer: &str) -> bool {
         !self.at(pointer).is_null()
     }
+}
+
+/// As [`Value::pointer`], which makes a copy of every step: a pointer without escapes needs none.
+fn find<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    if pointer.contains('~') {
+        return value.pointer(pointer);
+    }
+    let Some(steps) = pointer.strip_prefix('/') else {
+        return pointer.is_empty().then_some(value);
+    };
+    steps.split('/').try_fold(value, |value, step| match value {
+        Value::Object(fields) => fields.get(step),
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
 }
 
 /// Whether Go would call this the zero value: null, `""`, 0, false, an empty list or map.
@@ -125,6 +140,22 @@ impl Fill for Value {
         match other.get(field) {
             Some(value) => self.set(field, value.clone()),
             None => drop(self.unset(field)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pointer_leads_where_serde_says() {
+        let value = json!({"a": {"b": [1, {"c": "x"}], "d/e": true, "": 7}, "n": null});
+        for pointer in
+            ["", "/a", "/a/b/1/c", "/a/b/2", "/a/b/x", "/a/d~1e", "/a/", "/n", "/n/x", "/z", "a", "/"]
+        {
+            assert_eq!(find(&value, pointer), value.pointer(pointer), "{pointer}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! One watch: what it is sent first, then what happens, bookmarks between, an end after a while.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use env::Shutdown;
 use machinery::{Object, Status};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::collection::{Message, TooOld};
 use super::{Cache, Collection, Delivery, EventKind};
@@ -41,12 +42,13 @@ pub struct WatchSource {
     initial: std::vec::IntoIter<Item>,
     receiver: mpsc::Receiver<Message>,
     sent: u64,
-    bookmarks: bool,
     /// A bookmark that is sent when everything that waits in the channel has been.
     due: Option<u64>,
-    next_bookmark: Instant,
     deadline: Instant,
-    shutdown: Shutdown,
+    /// For the next bookmark or the deadline. It and what tells of the end live as long as the watch: to make them anew
+    /// for every event would cost more than the event.
+    timer: Pin<Box<Sleep>>,
+    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// How a watch behaves besides its start and selection.
@@ -84,16 +86,17 @@ impl WatchSource {
             initial.push(Item::Bookmark { revision, initial_events_end: true });
         }
         let now = Instant::now();
+        let deadline = now + manner.timeout;
+        let first = if manner.bookmarks { deadline.min(now + BOOKMARK_EVERY) } else { deadline };
         Ok(Self {
             cache: cache.clone(),
             initial: initial.into_iter(),
             receiver,
             sent: 0,
-            bookmarks: manner.bookmarks,
             due: None,
-            next_bookmark: now + BOOKMARK_EVERY,
-            deadline: now + manner.timeout,
-            shutdown: manner.shutdown,
+            deadline,
+            timer: Box::pin(tokio::time::sleep_until(first)),
+            shutdown: Box::pin(manner.shutdown.cancelled_owned()),
         })
     }
 
@@ -113,15 +116,18 @@ impl WatchSource {
             }
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return None,
-                () = tokio::time::sleep_until(self.deadline) => return None,
+                () = &mut self.shutdown => return None,
                 message = self.receiver.recv() => {
                     let (kind, delivery) = message?;
                     return Some(self.note(Item::Change(kind, delivery)));
                 }
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark += BOOKMARK_EVERY;
+                () = &mut self.timer => {
+                    let now = Instant::now();
+                    if now >= self.deadline {
+                        return None;
+                    }
                     self.due = Some(self.cache.applied());
+                    self.timer.as_mut().reset(self.deadline.min(now + BOOKMARK_EVERY));
                 }
             }
         }

@@ -112,6 +112,9 @@ async fn act(
 
 /// 201 with the object; a computed `Status` has its own code.
 fn created(form: &Form<'_>, call: &Call, object: &Object) -> Result<Response<Body>, Status> {
+    if !call.row.storage_prefix.is_empty() && call.target.subresource.is_empty() {
+        return form.object(201, &call.row, object);
+    }
     let code = object.value().get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
     form.object(code.unwrap_or(201), &call.row, object)
 }

@@ -44,16 +44,19 @@ impl Core {
     ) -> Result<Arc<Object>, Status> {
         let base = meta::text(&value, "generateName").to_owned();
         let generates = meta::text(&value, "name").is_empty() && !base.is_empty();
-        let tries = if generates { GENERATE_TRIES } else { 1 };
+        if !generates {
+            return self
+                .create_named(call, value, write)
+                .await
+                .map(|object| self.present(&call.row, &object));
+        }
         let mut taken = None;
-        for _ in 0..tries {
+        for _ in 0..GENERATE_TRIES {
             let mut value = value.clone();
-            if generates {
-                let name = meta::generated(&base, &self.env.name_suffix(SUFFIX_LENGTH));
-                meta::metadata(&mut value).insert("name".to_owned(), json!(name));
-            }
+            let name = meta::generated(&base, &self.env.name_suffix(SUFFIX_LENGTH));
+            meta::metadata(&mut value).insert("name".to_owned(), json!(name));
             match self.create_named(call, value, write).await {
-                Err(status) if generates && status.is_already_exists() => taken = Some(status),
+                Err(status) if status.is_already_exists() => taken = Some(status),
                 other => return other.map(|object| self.present(&call.row, &object)),
             }
         }

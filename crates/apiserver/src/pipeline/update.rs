@@ -90,7 +90,7 @@ impl Core {
             Ok(()) if dry_run => Object::from_value(&new, old.revision())
                 .map(|dry| Attempt::Done(Arc::new(dry)))
                 .map_err(Status::internal),
-            Ok(()) => self.commit(call, old, &new).await,
+            Ok(()) => self.commit(call, old, &new, object::encode(&new)).await,
             Err(refused) => Err(refused),
         };
         let committed = matches!(result, Ok(Attempt::Done(_)));
@@ -129,13 +129,15 @@ impl Core {
         for _ in 0..TRIES {
             let old = present.ok_or_else(|| call.not_found(name))?;
             let new = mutation(&old)?;
-            if new == old.value() {
+            // Equal values are equal bytes, and reading the old one again would cost more than writing the new one.
+            let body = object::encode(&new);
+            if body == *old.stored() {
                 return Ok(old);
             }
             if dry_run {
                 return Object::from_value(&new, old.revision()).map(Arc::new).map_err(Status::internal);
             }
-            match self.commit(call, &old, &new).await? {
+            match self.commit(call, &old, &new, body).await? {
                 Attempt::Done(object) => return Ok(object),
                 Attempt::Raced(newer) => present = newer,
             }
@@ -144,8 +146,13 @@ impl Core {
     }
 
     /// Writes the new state, or removes the object when nothing holds it any longer.
-    async fn commit(&self, call: &Call, old: &Arc<Object>, new: &Value) -> Result<Attempt, Status> {
-        let body = object::encode(new);
+    async fn commit(
+        &self,
+        call: &Call,
+        old: &Arc<Object>,
+        new: &Value,
+        body: bytes::Bytes,
+    ) -> Result<Attempt, Status> {
         let written = if self.may_go(call, new) {
             self.remove(call, old).await?
         } else {

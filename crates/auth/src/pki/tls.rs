@@ -8,13 +8,28 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, SignatureScheme};
+use rustls::{CipherSuite, RootCertStore, SignatureScheme};
 use rustls_pki_types::CertificateDer;
 
 use super::{Identity, PkiError};
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
+}
+
+/// AES-128 first, as Go's servers have it: as safe for what a session carries, and lists are large.
+fn server_provider() -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        let name = suite.suite();
+        !matches!(
+            name,
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    Arc::new(provider)
 }
 
 /// The certificate of a server or client, which can be replaced while connections are made with it.
@@ -81,12 +96,14 @@ pub fn server_config(
     identity: Arc<CurrentIdentity>,
     client_authorities: &[CertificateDer<'static>],
 ) -> Result<Arc<ServerConfig>, PkiError> {
-    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder =
+        ServerConfig::builder_with_provider(server_provider()).with_safe_default_protocol_versions()?;
     let builder = match client_authorities {
         [] => builder.with_no_client_auth(),
         authorities => builder.with_client_cert_verifier(client_verifier(authorities)?),
     };
     let mut config = builder.with_cert_resolver(identity);
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -135,6 +152,8 @@ mod tests {
             client.read_tls(&mut wire.as_slice()).unwrap();
             client.process_new_packets()?;
         }
+        let suite = server.negotiated_cipher_suite().map(|suite| suite.suite());
+        assert_eq!(suite, Some(CipherSuite::TLS13_AES_128_GCM_SHA256), "the client's order would be another");
         Ok(server.peer_certificates().map_or(0, <[_]>::len))
     }
 

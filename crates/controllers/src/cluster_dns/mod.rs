@@ -3,6 +3,7 @@
 //! The Service keeps traffic on its node (`internalTrafficPolicy: Local`), so a pod asks the server beside it. The
 //! Service itself is made with the cluster.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use client::{Cache, Caches, Patch, target_of};
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use machinery::{Key, Object};
+use parking_lot::Mutex;
 use reconcile::plan::named_key;
 use reconcile::{Action, Controller, Input, Plan};
 use serde_json::{Value, json};
@@ -53,6 +55,24 @@ fn gateway(range: IpNet) -> IpAddr {
     }
 }
 
+/// The ranges of nodes, by name.
+type Known = BTreeMap<String, Vec<IpNet>>;
+
+/// Whether a node came, went or has other ranges. Nodes say all the time that they are there, and a plan reads all of
+/// them.
+fn is_news(known: &mut Known, node: &Object, is_there: bool) -> bool {
+    let name = &*node.meta().name;
+    if !is_there {
+        return known.remove(name).is_some();
+    }
+    let ranges = node_ranges(node);
+    if known.get(name) == Some(&ranges) {
+        return false;
+    }
+    known.insert(name.to_owned(), ranges);
+    true
+}
+
 /// Which family a slice is for.
 fn family(slice: &str) -> Option<&'static str> {
     match slice {
@@ -93,7 +113,11 @@ impl Controller for ClusterDns {
             Some(_) if &*slice.meta().namespace == NAMESPACE => vec![slice.key()],
             _ => Vec::new(),
         };
-        let of_node = move |_: &Object| keys();
+        let (nodes, known) = (self.nodes.clone(), Mutex::new(Known::new()));
+        let of_node = move |node: &Object| {
+            let is_there = nodes.get(&node.key()).is_some();
+            if is_news(&mut known.lock(), node, is_there) { keys() } else { Vec::new() }
+        };
         vec![Input::new(self.nodes.clone(), of_node), Input::new(self.slices.clone(), own)]
     }
 
@@ -120,6 +144,27 @@ impl Controller for ClusterDns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_heartbeat_is_no_news() {
+        let node = |range: &str, beat: u32| {
+            let value =
+                json!({"metadata": {"name": "a"}, "spec": {"podCIDRs": [range]}, "status": {"beat": beat}});
+            Object::from_value(&value, u64::from(beat)).unwrap()
+        };
+        let mut known = Known::new();
+        let cases = [
+            (node("10.42.0.0/24", 1), true, true),
+            (node("10.42.0.0/24", 2), true, false),
+            (node("10.42.9.0/24", 3), true, true),
+            (node("10.42.9.0/24", 4), false, true),
+            (node("10.42.9.0/24", 5), false, false),
+            (node("10.42.9.0/24", 6), true, true),
+        ];
+        for (node, is_there, expected) in cases {
+            assert_eq!(is_news(&mut known, &node, is_there), expected, "{}", node.revision());
+        }
+    }
 
     #[test]
     fn a_slice_names_each_node() {
