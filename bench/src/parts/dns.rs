@@ -9,8 +9,8 @@ use crate::cluster::Machine;
 use crate::report::Report;
 use crate::{Extent, Failure, load, processes};
 
-/// The tenth address of the default range of Services.
-const SERVER: (&str, u16) = ("10.96.0.10", 53);
+/// The first address of the first node's range, where the Service of the DNS leads.
+const SERVER: (&str, u16) = ("10.42.0.1", 53);
 /// How many ask at once, a question at a time each.
 const CLIENTS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(10);
