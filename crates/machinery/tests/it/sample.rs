@@ -76,7 +76,12 @@ impl Maker {
                     if inner_kind && matches!(name.as_ref(), "apiVersion" | "kind") {
                         continue;
                     }
-                    if let Some(value) = self.value(field).filter(|value| *value != json!([])) {
+                    let value = if is_duration(self.path.last(), name) {
+                        Some(json!(format!("{}s", self.next() % 59 + 1)))
+                    } else {
+                        self.value(field)
+                    };
+                    if let Some(value) = value.filter(|value| *value != json!([])) {
                         fields.insert(name.to_string(), value);
                     }
                 }
@@ -89,4 +94,9 @@ impl Maker {
     fn width(&self) -> usize {
         if self.path.len() < 4 { 2 } else { 1 }
     }
+}
+
+/// The schema has `metav1.Duration` as a string; only protobuf knows better.
+fn is_duration(of: Option<&String>, field: &str) -> bool {
+    field == "window" && of.is_some_and(|of| of.contains(".metrics.v1beta1."))
 }
