@@ -81,7 +81,13 @@ async fn pull(
 
 async fn import(images: &Images, file: &std::path::Path) -> Result<(), images::ImageError> {
     for image in images.import(file, None).await? {
-        println!("{}", image.tags.first().unwrap_or(&image.id));
+        if image.tags.is_empty() {
+            println!("{}", image.id);
+        }
+        // Also the names that the same image had before.
+        for name in &image.tags {
+            println!("{name}");
+        }
     }
     Ok(())
 }
