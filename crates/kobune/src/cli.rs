@@ -220,6 +220,7 @@ pub fn main() -> ExitCode {
 pub fn start_logging(filter: Option<&str>) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter.unwrap_or("warn"))
         .map_err(|error| Failure::usage(format!("--log: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     Ok(())
 }
