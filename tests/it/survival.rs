@@ -1,6 +1,7 @@
 //! Ctrl-C, reset, snapshots, tokens.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -35,10 +36,11 @@ fn instance(data: &str) -> String {
     format!("kobune{:08x}", data.bytes().fold(0x811c_9dc5_u32, step))
 }
 
-/// The network without a cluster, so that only what the cluster adds counts.
+/// The network without a cluster, so that only what the cluster adds counts. The directory is the caller's alone: who
+/// looks for another's finds the process that looks for it.
 fn before() -> BTreeSet<String> {
     isolate();
-    traces(Path::new("/nowhere"))
+    traces(tempfile::tempdir().unwrap().path())
 }
 
 /// Starts a cluster with two pods, which must show in each way that [`traces`] looks.
@@ -59,6 +61,30 @@ fn an_interrupt_leaves_nothing_behind() {
     let mut cluster = shown("up");
     assert_eq!(cluster.interrupt(), Some(0), "{}", cluster.log());
     assert_eq!(traces(&cluster.data()), before);
+}
+
+/// A machine that has nothing: the binary, what the kernel shows of itself, and the loopback device.
+const BARE: &str = "ip link set lo up && mount --bind \"$1\" \"$1\" && cd \"$1\" && mkdir proc sys dev && \
+                    mount --rbind /proc proc && mount --rbind /sys sys && mount --rbind /dev dev && \
+                    exec chroot . /kobune up --demo --data-dir /data";
+
+#[test]
+fn the_binary_alone_walks_the_demo_without_a_network() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::copy(binary(), root.path().join("kobune")).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "sh", "-c", BARE, "sh"]).arg(root.path());
+    let mut demo = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(demo.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if line.contains("20 pods answered") {
+            let pid = demo.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        }
+        said.push(line);
+    }
+    assert!(demo.wait().unwrap().success(), "{said:#?}");
+    assert!(said.iter().any(|line| line.contains("20 pods answered")), "{said:#?}");
 }
 
 #[test]

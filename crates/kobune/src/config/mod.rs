@@ -145,10 +145,11 @@ impl Settings {
         place_in(self.service_cidrs[0], place)
     }
 
-    /// Where pods reach the API server: a server that listens on the loopback only listens on the gateway as well.
+    /// Where pods reach the API server: a server that listens on the loopback only listens on the gateway as well, and
+    /// a machine without a network has no other address.
     pub fn pods_api_address(&self) -> IpAddr {
-        match self.listen.ip() {
-            address if address.is_unspecified() => self.node_ip,
+        let listen = self.listen.ip();
+        match if listen.is_unspecified() { self.node_ip } else { listen } {
             address if address.is_loopback() => self.gateway(),
             address => address,
         }
@@ -253,6 +254,15 @@ mod tests {
         assert!(settings.registries["localhost:5000"].plain_http);
         assert_eq!(settings.backend, network::Backend::HostGw);
         assert_ne!(settings.instance, "kobune");
+    }
+
+    #[test]
+    fn pods_reach_the_api_where_the_machine_has_an_address() {
+        let address = |text: &str| settings(text).unwrap().pods_api_address().to_string();
+        assert_eq!(address("nodeIP: 192.0.2.7\n"), "192.0.2.7");
+        assert_eq!(address("nodeIP: 192.0.2.7\nlisten: 192.0.2.8:6443\n"), "192.0.2.8");
+        assert_eq!(address("nodeIP: 192.0.2.7\nlisten: 127.0.0.1:6443\n"), "10.42.0.1");
+        assert_eq!(address("nodeIP: 127.0.0.1\n"), "10.42.0.1");
     }
 
     #[test]
