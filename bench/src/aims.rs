@@ -42,6 +42,7 @@ pub const AIMS: &[Aim] = &[
     aim("pod start, p50", 80.0, "259 ms"),
     peer("pod start, p99", "348 ms"),
     peer("pods scheduled, 5,000 nodes", "680 /s, upstream's gate"),
+    aim("10,000 Services applied", 1000.0, ""),
     aim("replicas 2 to 20", 1.5, "3.9 s (0 to 20)"),
 ];
 

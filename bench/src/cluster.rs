@@ -91,7 +91,8 @@ impl Cluster {
         &self.program
     }
 
-    fn data(&self) -> PathBuf {
+    /// The cluster's data directory.
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 

@@ -64,11 +64,15 @@ pub enum Part {
     Pods,
     /// Questions to the cluster DNS.
     Dns,
+    /// 10,000 Services in the packet filter.
+    Services,
+    /// Pods on two nodes, by each backend, beside a plain link.
+    Overlay,
     /// Scheduling onto thousands of fake nodes.
     Scheduling,
 }
 
-const ALL: [Part; 9] = [
+const ALL: [Part; 11] = [
     Part::Start,
     Part::Idle,
     Part::Pods,
@@ -76,6 +80,8 @@ const ALL: [Part; 9] = [
     Part::List,
     Part::Watch,
     Part::Dns,
+    Part::Services,
+    Part::Overlay,
     Part::Scheduling,
     Part::Stored,
 ];

@@ -61,6 +61,31 @@ pub fn others_of(program: &Path, main: u32) -> Result<Vec<u32>, Failure> {
     Ok(found)
 }
 
+/// The processes that a process started, those that these started, and so on.
+pub fn below(ancestor: u32) -> Result<Vec<u32>, Failure> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // A process may end while its directory is read.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        parents.extend(parent(&stat).map(|parent| (pid, parent)));
+    }
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(of) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.remove(0);
+    Ok(found)
+}
+
+fn parent(stat: &str) -> Option<u32> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// In another mount namespace the path looks different, but the file's name stays: it is unique to this run.
 fn same(exe: &Path, program: &Path) -> bool {
     exe.file_name().is_some() && exe.file_name() == program.file_name()
@@ -75,5 +100,6 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 50 60 0 0 20 0 6 0 1 2 3";
         assert_eq!(ticks(stat), Some(110));
         assert_eq!(ticks("7 (a) S 1"), None);
+        assert_eq!((parent(stat), parent("7")), (Some(1), None));
     }
 }

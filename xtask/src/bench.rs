@@ -6,8 +6,8 @@ use crate::Failure;
 use crate::setup::{install, run, target};
 use crate::test::cargo;
 
-/// Whose puts stand beside our creates.
-const PACKAGES: [(&str, &str); 1] = [("etcd-server", "/usr/bin/etcd")];
+/// Whose puts stand beside our creates, and who sends from pod to pod.
+const PACKAGES: [(&str, &str); 2] = [("etcd-server", "/usr/bin/etcd"), ("iperf3", "/usr/bin/iperf3")];
 
 pub fn measure(options: &[&str]) -> Result<(), Failure> {
     install(&PACKAGES)?;

@@ -4,8 +4,10 @@ mod api;
 mod dns;
 mod idle;
 mod list;
+mod overlay;
 mod pods;
 mod scheduling;
+mod services;
 mod start;
 mod stored;
 mod watch;
@@ -30,6 +32,8 @@ pub async fn measure(
         Part::Watch => watch::measure(machine, extent, report).await,
         Part::Pods => pods::measure(machine, extent, report).await,
         Part::Dns => dns::measure(machine, extent, report).await,
+        Part::Services => services::measure(machine, extent, report).await,
+        Part::Overlay => overlay::measure(machine, extent, report).await,
         Part::Scheduling => scheduling::measure(machine, extent, report).await,
     }
 }
