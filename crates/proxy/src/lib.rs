@@ -6,6 +6,7 @@
 
 pub mod compile;
 mod health;
+mod parts;
 mod proxy;
 mod state;
 mod tables;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Cache, CacheEvent, Caches, typed};
+use client::{Cache, CacheEvent, Caches};
 use env::Shutdown;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::compile::{Entry, Health, Place, compile_health, compile_pod, compile_service};
 use crate::health::Servers;
+use crate::parts::{is_on, pod_of, service_of, slice_of};
 use crate::state::{Changes, Owner, State};
 use crate::tables::Table;
 
@@ -152,12 +153,13 @@ impl Proxy {
         for slice in self.slices.all() {
             self.note_slice(&slice, true);
         }
-        let mut all = Changes::default();
         for service in self.services.all() {
-            self.compile(&Owner::Service(service.key()), &mut all);
+            self.compile(&Owner::Service(service.key()), &mut Changes::default());
         }
         for pod in self.pods.all() {
-            self.compile(&Owner::Pod(pod.key()), &mut all);
+            if self.is_here(&pod) {
+                self.compile(&Owner::Pod(pod.key()), &mut Changes::default());
+            }
         }
         let entries = self.state.entries();
         self.blocking(move |table| Ok(table.replace(&entries)?)).await?;
@@ -190,6 +192,7 @@ impl Proxy {
         let mut changes = Changes::default();
         let health = self.health.clone();
         owners.iter().for_each(|owner| self.compile(owner, &mut changes));
+        changes.settle();
         if self.health != health {
             self.servers.set(&self.health).await;
         }
@@ -230,10 +233,7 @@ impl Proxy {
     }
 
     fn is_here(&self, pod: &Object) -> bool {
-        let pod = typed::<Pod>(pod);
-        let node =
-            pod.as_ref().ok().and_then(|pod| pod.spec.as_ref()).and_then(|spec| spec.node_name.as_deref());
-        node == Some(self.config.node.as_str())
+        is_on(pod, &self.config.node)
     }
 
     fn note_slice(&mut self, slice: &Object, present: bool) -> Option<Key> {
@@ -255,7 +255,7 @@ impl Proxy {
         let entries = match owner {
             Owner::Service(key) => self.service_entries(key),
             Owner::Pod(key) => {
-                let pod = self.pods.get(key).and_then(|pod| usable::<Pod>(&pod));
+                let pod = self.pods.get(key).and_then(|pod| pod_of(&pod));
                 pod.map(|pod| compile_pod(&pod, &self.config.node)).unwrap_or_default()
             }
         };
@@ -264,14 +264,13 @@ impl Proxy {
 
     fn service_entries(&mut self, key: &Key) -> BTreeSet<Entry> {
         self.health.remove(key);
-        let Some(service) = self.services.get(key).and_then(|service| usable::<Service>(&service)) else {
+        let Some(service) = self.services.get(key).and_then(|service| service_of(&service)) else {
             return BTreeSet::new();
         };
         let keys = self.slices_of.get(key).into_iter().flatten();
-        let slices =
-            keys.filter_map(|key| self.slices.get(key)).filter_map(|slice| usable::<EndpointSlice>(&slice));
-        let slices: Vec<Arc<EndpointSlice>> = slices.collect();
-        let slices: Vec<&EndpointSlice> = slices.iter().map(|slice| &**slice).collect();
+        let slices: Vec<EndpointSlice> =
+            keys.filter_map(|key| self.slices.get(key)).filter_map(|slice| slice_of(&slice)).collect();
+        let slices: Vec<&EndpointSlice> = slices.iter().collect();
         if let Some(health) = compile_health(&service, &slices, &self.place) {
             self.health.insert(key.clone(), health);
         }
@@ -291,11 +290,6 @@ impl Proxy {
 /// Removes every trace of a proxy with that table.
 pub fn teardown(table: &str) -> Result<(), ProxyError> {
     Ok(Table::open(table, &[], &[])?.remove()?)
-}
-
-/// The typed view; an object that does not fit its kind is left out and said so.
-fn usable<T: serde::de::DeserializeOwned + Send + Sync + 'static>(object: &Object) -> Option<Arc<T>> {
-    typed::<T>(object).inspect_err(|status| tracing::warn!(%status, "left out")).ok()
 }
 
 struct Inputs {

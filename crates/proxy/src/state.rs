@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
 use machinery::Key;
 
 use crate::compile::{Entry, Frontend, Protocol};
@@ -18,27 +17,34 @@ pub(crate) enum Owner {
     Pod(Key),
 }
 
-/// The key of an entry: two entries of one slot cannot both be.
+/// What only one owner can have: all entries of a site are of the same owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Slot {
+enum Site {
     Frontend(Frontend),
-    Endpoint(Frontend, u32),
-    Member(Frontend, SocketAddr),
-    Refused(Frontend),
     Local(IpAddr),
-    Guarded(Frontend),
-    Allowed(Frontend, IpNet),
 }
 
-fn slot(entry: &Entry) -> Slot {
+fn site(entry: &Entry) -> Site {
     match entry {
-        Entry::Frontend { at, .. } => Slot::Frontend(*at),
-        Entry::Endpoint { at, index, .. } => Slot::Endpoint(*at, *index),
-        Entry::Member { at, endpoint } => Slot::Member(*at, *endpoint),
-        Entry::Refused { at, .. } => Slot::Refused(*at),
-        Entry::Local { pod } => Slot::Local(*pod),
-        Entry::Guarded { at } => Slot::Guarded(*at),
-        Entry::Allowed { at, clients } => Slot::Allowed(*at, *clients),
+        Entry::Frontend { at, .. }
+        | Entry::Endpoint { at, .. }
+        | Entry::Member { at, .. }
+        | Entry::Refused { at, .. }
+        | Entry::Guarded { at }
+        | Entry::Allowed { at, .. } => Site::Frontend(*at),
+        Entry::Local { pod } => Site::Local(*pod),
+    }
+}
+
+/// Whether two entries have the same key in the same map, so that both cannot be. Such are side by side in order.
+fn same_key(one: &Entry, other: &Entry) -> bool {
+    match (one, other) {
+        (Entry::Frontend { at: one, .. }, Entry::Frontend { at: other, .. })
+        | (Entry::Refused { at: one, .. }, Entry::Refused { at: other, .. }) => one == other,
+        (Entry::Endpoint { at: one, index: first, .. }, Entry::Endpoint { at: other, index: second, .. }) => {
+            (one, first) == (other, second)
+        }
+        _ => one == other,
     }
 }
 
@@ -52,6 +58,34 @@ pub(crate) struct Changes {
 impl Changes {
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()
+    }
+
+    /// Leaves out what several updates added and took away again: the packet filter never had it, or still has it.
+    pub fn settle(&mut self) {
+        let removed = std::mem::take(&mut self.remove);
+        let mut removed: BTreeMap<Entry, usize> =
+            removed.into_iter().fold(BTreeMap::new(), |mut all, entry| {
+                *all.entry(entry).or_default() += 1;
+                all
+            });
+        self.add.retain(|entry| match removed.get_mut(entry) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        });
+        self.remove = removed.into_iter().filter(|(_, count)| *count > 0).map(|(entry, _)| entry).collect();
+    }
+
+    /// Adds what is in only one of two states of the same sites.
+    fn differ(&mut self, mut before: Vec<Entry>, mut after: Vec<Entry>) {
+        before.sort_unstable();
+        after.sort_unstable();
+        let gone = before.iter().filter(|entry| after.binary_search(entry).is_err());
+        self.remove.extend(gone);
+        let new = after.iter().filter(|entry| before.binary_search(entry).is_err());
+        self.add.extend(new);
     }
 
     /// Flows of UDP that go to an endpoint which is gone, or past a frontend that was not there: they would never
@@ -91,40 +125,80 @@ pub(crate) struct StaleFlow {
 /// Everybody's entries.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    owned: BTreeMap<Owner, BTreeSet<Entry>>,
-    claims: BTreeMap<Slot, BTreeMap<Owner, Entry>>,
+    /// In order, and each once.
+    owned: BTreeMap<Owner, Box<[Entry]>>,
+    /// Who has a site. Ten thousand Services have as many, and next to none is contested.
+    holders: BTreeMap<Site, Owner>,
+    /// Who else would like to have it.
+    waiting: BTreeMap<Site, BTreeSet<Owner>>,
 }
 
 impl State {
     /// Replaces what `owner` asks for, and adds to `changes` what that makes different.
     pub fn update(&mut self, owner: &Owner, entries: BTreeSet<Entry>, changes: &mut Changes) {
-        let old = self.owned.remove(owner).unwrap_or_default();
-        let slots: BTreeSet<Slot> = old.symmetric_difference(&entries).map(slot).collect();
-        let wanted: BTreeMap<Slot, Entry> = entries.iter().map(|entry| (slot(entry), *entry)).collect();
-        for slot in slots {
-            let claims = self.claims.entry(slot).or_default();
-            let before = claims.values().next().copied();
-            match wanted.get(&slot) {
-                Some(entry) => claims.insert(owner.clone(), *entry),
-                None => claims.remove(owner),
-            };
-            let after = claims.values().next().copied();
-            if claims.is_empty() {
-                self.claims.remove(&slot);
-            }
-            if before != after {
-                changes.remove.extend(before);
-                changes.add.extend(after);
+        let mut new: Vec<Entry> = entries.into_iter().collect();
+        // An address that is named twice, say as the Service's and as an external one.
+        new.dedup_by(|second, first| same_key(first, second));
+        let new = new.into_boxed_slice();
+        let old = self.owned.get(owner).cloned().unwrap_or_default();
+        if new == old {
+            return;
+        }
+        let sites: BTreeSet<Site> = old.iter().chain(&new).map(site).collect();
+        // What the sites hold before and after; those that stay another's change nothing.
+        let mut before: Vec<Entry> = Vec::new();
+        let mut after: Vec<Entry> = Vec::new();
+        for at in &sites {
+            let holder = self.holders.get(at);
+            if holder != Some(owner) {
+                before.extend(holder.into_iter().flat_map(|holder| self.at(holder, *at)));
             }
         }
-        if !entries.is_empty() {
-            self.owned.insert(owner.clone(), entries);
+        let held = |state: &Self, entry: &Entry| state.holders.get(&site(entry)) == Some(owner);
+        before.extend(old.iter().filter(|entry| held(self, entry)));
+        let wanted: BTreeSet<Site> = new.iter().map(site).collect();
+        sites.iter().for_each(|at| self.claim(owner, *at, wanted.contains(at)));
+        after.extend(new.iter().filter(|entry| held(self, entry)));
+        match new.is_empty() {
+            true => self.owned.remove(owner),
+            false => self.owned.insert(owner.clone(), new),
+        };
+        for at in &sites {
+            let holder = self.holders.get(at).filter(|holder| *holder != owner);
+            after.extend(holder.into_iter().flat_map(|holder| self.at(holder, *at)));
+        }
+        changes.differ(before, after);
+    }
+
+    /// The entries of one owner at one site.
+    fn at(&self, owner: &Owner, at: Site) -> impl Iterator<Item = Entry> {
+        let entries = self.owned.get(owner).into_iter().flatten();
+        entries.filter(move |entry| site(entry) == at).copied()
+    }
+
+    /// Enters or takes back a claim; the first owner of those who claim a site has it.
+    fn claim(&mut self, owner: &Owner, at: Site, claims: bool) {
+        let mut all = self.waiting.remove(&at).unwrap_or_default();
+        all.extend(self.holders.remove(&at));
+        match claims {
+            true => all.insert(owner.clone()),
+            false => all.remove(owner),
+        };
+        if let Some(first) = all.pop_first() {
+            self.holders.insert(at, first);
+        }
+        if !all.is_empty() {
+            self.waiting.insert(at, all);
         }
     }
 
     /// All entries that count.
     pub fn entries(&self) -> Vec<Entry> {
-        self.claims.values().filter_map(|claims| claims.values().next()).copied().collect()
+        let all =
+            self.owned.iter().flat_map(|(owner, entries)| entries.iter().map(move |entry| (owner, entry)));
+        all.filter(|(owner, entry)| self.holders.get(&site(entry)) == Some(owner))
+            .map(|(_, entry)| *entry)
+            .collect()
     }
 }
 
@@ -211,6 +285,53 @@ mod tests {
                   - Address 10.96.0.1:53 Tcp #0: 10.42.0.3:1
             "#]],
         );
+    }
+
+    #[test]
+    fn an_address_that_is_named_twice_is_one_key() {
+        let at = Frontend {
+            scope: Scope::Address,
+            address: "10.96.0.1".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            port: 53,
+        };
+        let to = |count| Entry::Frontend { at, to: Dispatch::Spread { count, affinity_seconds: 0 } };
+        let endpoint = |index, to: &str| Entry::Endpoint { at, index, endpoint: to.parse().unwrap() };
+        let twice = [
+            to(1),
+            to(2),
+            endpoint(0, "10.42.0.3:1"),
+            endpoint(0, "10.42.0.2:1"),
+            endpoint(1, "10.42.0.3:1"),
+        ];
+        let mut changes = Changes::default();
+        State::default().update(&owner("a"), twice.into(), &mut changes);
+        assert_eq!(changes.add, [to(1), endpoint(0, "10.42.0.2:1"), endpoint(1, "10.42.0.3:1")]);
+    }
+
+    #[test]
+    fn a_contested_frontend_is_one_owners_altogether() {
+        let at = |to: &str| entries("10.96.0.1", Protocol::Tcp, &[to]);
+        let two = entries("10.96.0.1", Protocol::Tcp, &["10.42.0.8:1", "10.42.0.9:1"]);
+        let mut state = State::default();
+        let mut changes = Changes::default();
+        for (name, wanted) in [("b", two), ("a", at("10.42.0.3:1")), ("c", at("10.42.0.4:1"))] {
+            state.update(&owner(name), wanted, &mut changes);
+        }
+        assert_eq!(
+            state.entries(),
+            Vec::from_iter(at("10.42.0.3:1")),
+            "nothing of b's second endpoint is left"
+        );
+        assert_eq!((changes.remove.len(), changes.add.len()), (3, 5));
+        changes.settle();
+        let nothing_else = Changes { remove: Vec::new(), add: Vec::from_iter(at("10.42.0.3:1")) };
+        assert_eq!(changes, nothing_else, "b's never were in the packet filter");
+        state.update(&owner("a"), BTreeSet::new(), &mut Changes::default());
+        state.update(&owner("b"), BTreeSet::new(), &mut Changes::default());
+        assert_eq!(state.entries(), Vec::from_iter(at("10.42.0.4:1")));
+        state.update(&owner("c"), BTreeSet::new(), &mut Changes::default());
+        assert!(state.holders.is_empty() && state.waiting.is_empty() && state.owned.is_empty());
     }
 
     #[test]
