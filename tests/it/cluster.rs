@@ -106,6 +106,11 @@ impl Cluster {
         cluster
     }
 
+    /// So many nodes without any configuration; one is `kobune up`.
+    pub fn with_nodes(count: usize) -> Self {
+        if count == 1 { Self::up() } else { Self::of_nodes(count, "") }
+    }
+
     /// The data directories of the nodes: one, or those of `up --nodes` in the order of the nodes.
     pub fn node_data(&self) -> Vec<PathBuf> {
         let nodes = (1..).map(|number| self.data.join(format!("nodes/node-{number}")));

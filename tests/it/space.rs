@@ -346,7 +346,7 @@ pub fn show(cluster: &Cluster, behaviours: &[Behaviour]) {
 
 fn attempt(cluster: &Cluster, rest: &Rest, name: &str, behaviour: fn(&Space<'_>)) -> Result<(), String> {
     let start = Instant::now();
-    let label = name.rsplit("::").next().unwrap_or(name).trim().to_owned();
+    let label = name.replace(' ', "").replace("::", "-");
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let space = Space::new(cluster, rest, &label);
         behaviour(&space);

@@ -103,7 +103,7 @@ async fn one(shared: Arc<Shared>, what: Beat, index: usize) {
 
 async fn register(shared: &Shared, index: usize) -> Result<(), Status> {
     let nodes = shared.client.cluster::<Node>();
-    match nodes.create(&body::node(&shared.config, index, shared.env.now())).await {
+    match nodes.create(&body::node(&shared.config, index, shared.now(index))).await {
         Err(status) if status.is_already_exists() => {}
         other => other.map(drop)?,
     }
@@ -112,14 +112,14 @@ async fn register(shared: &Shared, index: usize) -> Result<(), Status> {
 }
 
 async fn report(shared: &Shared, index: usize) -> Result<(), Status> {
-    let status = body::status(&shared.config, index, shared.env.now());
+    let status = body::status(&shared.config, index, shared.now(index));
     let patch = Patch::StrategicMerge(json!({"status": status}));
     let name = shared.config.name(index);
     let nodes = shared.client.cluster::<Node>();
     match nodes.patch_status(&name, patch.clone()).await {
         // Somebody deleted the node; a kubelet comes back, too.
         Err(status) if status.is_not_found() => {
-            nodes.create(&body::node(&shared.config, index, shared.env.now())).await?;
+            nodes.create(&body::node(&shared.config, index, shared.now(index))).await?;
             nodes.patch_status(&name, patch).await.map(drop)
         }
         other => other.map(drop),
@@ -127,7 +127,7 @@ async fn report(shared: &Shared, index: usize) -> Result<(), Status> {
 }
 
 async fn renew(shared: &Shared, index: usize) -> Result<(), Status> {
-    let (name, now) = (shared.config.name(index), shared.env.now());
+    let (name, now) = (shared.config.name(index), shared.now(index));
     let leases = shared.client.namespaced::<Lease>(body::LEASE_NAMESPACE);
     let spec = body::lease_spec(&name, now);
     let renewed = leases.patch(&name, Patch::Merge(json!({"spec": spec}))).await;

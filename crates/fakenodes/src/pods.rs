@@ -113,7 +113,7 @@ impl Reconcile<Key> for Pods {
         }
         let Some((pod, view, node)) = look() else { return Ok(None) };
         let pods = shared.client.namespaced::<Pod>(&key.namespace);
-        let result = match step(&pod, &view, node, || self.next_address(node), shared.env.now()) {
+        let result = match step(&pod, &view, node, || self.next_address(node), shared.now(node)) {
             Step::Nothing => Ok(()),
             Step::Write(body) => pods.patch_status(&key.name, Patch::StrategicMerge(body)).await.map(drop),
             Step::Remove => pods.delete(&key.name, &at_once(&pod)).await.map(drop),

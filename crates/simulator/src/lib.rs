@@ -64,15 +64,24 @@ impl Report {
 
 /// Runs the world of a seed.
 pub fn run(seed: u64) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime without I/O can be made");
-    runtime.block_on(live(seed))
+    in_time(live(seed, None))
 }
 
-async fn live(seed: u64) -> Report {
+/// Runs a story, with the rest of the world by a seed.
+pub fn tell(seed: u64, story: Story) -> Report {
+    in_time(live(seed, Some(story)))
+}
+
+fn in_time(life: impl Future<Output = Report>) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O can be made");
+    runtime.block_on(life)
+}
+
+async fn live(seed: u64, story: Option<Story>) -> Report {
     let start = Timestamp::from_second(START_S).expect("the start is within range");
     let env = Env::seeded(seed, start);
-    let story = Story::of(&env);
+    let story = story.unwrap_or_else(|| Story::of(&env));
     tracing::info!(seed, ?story, "a world begins");
     let mut world = World::start(&env, &story).await;
     let begin = Instant::now();

@@ -39,6 +39,8 @@ pub struct Story {
     pub zones: usize,
     /// What the first workload asks for.
     pub replicas: u32,
+    /// By how many seconds the nodes' clocks are ahead of the server's.
+    pub clocks: Vec<i64>,
     pub events: Vec<Event>,
 }
 
@@ -70,7 +72,10 @@ impl Story {
         // Equal times keep the order in which they were drawn.
         events.sort_by_key(|event| event.at);
         let replicas = u32::try_from(3 + dice.below(nodes * 2)).unwrap_or(3);
-        Self { nodes, zones: dice.below(4), replicas, events }
+        let zones = dice.below(4);
+        // Most are in time, some an hour off.
+        let clocks = (0..nodes).map(|_| [0, 0, 0, 3600, -3600][dice.below(5)]).collect();
+        Self { nodes, zones, replicas, clocks, events }
     }
 }
 

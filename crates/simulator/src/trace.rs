@@ -84,8 +84,7 @@ impl Shared {
     /// A pod that has a node keeps it, and no node is promised more than it has.
     fn check(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), String> {
         let object = |value: &[u8]| machinery::Object::from_stored(value.to_vec().into(), 0).map(Arc::new);
-        if let Some(name) = key.strip_prefix("/registry/core/nodes/").or(key.strip_prefix("/registry/nodes/"))
-        {
+        if let Some(name) = key.strip_prefix("/registry/minions/") {
             match value {
                 None => self.cluster.remove_node(name),
                 Some(value) => {
@@ -95,8 +94,8 @@ impl Shared {
             }
             return Ok(());
         }
-        let pod = key.strip_prefix("/registry/core/pods/").or(key.strip_prefix("/registry/pods/"));
-        let Some((namespace, name)) = pod.and_then(|pod| pod.split_once('/')) else { return Ok(()) };
+        let pod = key.strip_prefix("/registry/pods/").and_then(|pod| pod.split_once('/'));
+        let Some((namespace, name)) = pod else { return Ok(()) };
         let key = machinery::Key::new(namespace, name);
         let Some(value) = value else {
             self.cluster.remove_pod(&key);

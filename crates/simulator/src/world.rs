@@ -48,6 +48,7 @@ impl World {
             zones: story.zones,
             cpu: "4".to_owned(),
             memory: "8Gi".to_owned(),
+            clocks: story.clocks.clone(),
             ..fakenodes::Config::new(story.nodes)
         };
         serve(&server, env, &door).await;

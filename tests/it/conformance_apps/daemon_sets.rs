@@ -1,4 +1,4 @@
-//! DaemonSets and their revisions, on one node.
+//! DaemonSets and their revisions, on as many nodes as there are.
 
 use serde_json::{Value, json};
 
@@ -18,21 +18,36 @@ fn daemon_set(name: &str, spec: Value) -> Value {
     body
 }
 
-fn node(space: &Space<'_>) -> String {
-    name(&space.raw("/api/v1/nodes")["items"][0])
+/// The names of the nodes, in order.
+fn nodes(space: &Space<'_>) -> Vec<String> {
+    let mut names: Vec<String> =
+        space.raw("/api/v1/nodes")["items"].as_array().unwrap().iter().map(name).collect();
+    names.sort();
+    names
 }
 
-/// Waits for the one pod of the node.
-fn runs(space: &Space<'_>, set: &str) -> Value {
-    let selector = format!("daemonset-name={set}");
-    let pod = space.wait_ready(&selector, 1).remove(0);
-    space.wait("ds", set, "counts its pod", |set| {
+/// Waits until every node has its pod; the pods in the order of their nodes.
+fn runs(space: &Space<'_>, set: &str) -> Vec<Value> {
+    runs_on(space, set, &nodes(space))
+}
+
+/// Waits until these nodes, and no others, have their pod.
+fn runs_on(space: &Space<'_>, set: &str, nodes: &[String]) -> Vec<Value> {
+    let node = |pod: &Value| text(&pod["spec"]["nodeName"]);
+    let mut pods = space.wait_ready(&format!("daemonset-name={set}"), nodes.len());
+    pods.sort_by_key(node);
+    assert_eq!(pods.iter().map(node).collect::<Vec<_>>(), nodes);
+    space.wait("ds", set, "counts its pods", |set| {
         let status = &set["status"];
         let counts =
             ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled"];
-        counts.iter().all(|count| status[count] == 1)
+        counts.iter().all(|count| status[count] == nodes.len())
     });
-    pod
+    pods
+}
+
+fn uids(pods: &[Value]) -> Vec<String> {
+    pods.iter().map(|pod| text(&pod["metadata"]["uid"])).collect()
 }
 
 fn set_image(space: &Space<'_>, set: &str, image: &str) {
@@ -47,18 +62,18 @@ fn revisions(space: &Space<'_>, set: &str) -> Vec<Value> {
 // conformance: [sig-apps] Daemon set [Serial] should run and stop simple daemon
 pub fn simple(space: &Space<'_>) {
     space.make(&daemon_set("simple", json!({})));
-    let pod = runs(space, "simple");
-    assert_eq!(pod["spec"]["nodeName"], json!(node(space)));
-    space.delete("pod", &name(&pod));
+    let pods = runs(space, "simple");
+    space.delete("pod", &name(&pods[0]));
     let revived = runs(space, "simple");
-    assert_ne!(revived["metadata"]["uid"], pod["metadata"]["uid"]);
+    assert_ne!(revived[0]["metadata"]["uid"], pods[0]["metadata"]["uid"]);
+    assert_eq!(uids(&revived[1..]), uids(&pods[1..]));
     space.delete("ds", "simple");
     space.until("the pods are gone", |space| space.list("pods", "daemonset-name=simple").is_empty());
 }
 
 // conformance: [sig-apps] Daemon set [Serial] should run and stop complex daemon
 pub fn complex(space: &Space<'_>) {
-    let node = node(space);
+    let node = nodes(space).remove(0);
     let colour = |colour: &str| {
         let label = json!({"metadata": {"labels": {"daemonset-color": colour}}});
         space.patch("node", &node, &label);
@@ -69,13 +84,13 @@ pub fn complex(space: &Space<'_>) {
     space.wait("ds", "complex", "is observed", |set| set["status"]["observedGeneration"] == 1);
     assert!(space.list("pods", "daemonset-name=complex").is_empty());
     colour("blue");
-    runs(space, "complex");
+    runs_on(space, "complex", std::slice::from_ref(&node));
     colour("green");
     space.until("the pod goes", |space| space.list("pods", "daemonset-name=complex").is_empty());
     let patch = json!({"spec": {"template": {"spec": {"nodeSelector": {"daemonset-color": "green"}}},
         "updateStrategy": {"type": "RollingUpdate"}}});
     space.patch("ds", "complex", &patch);
-    runs(space, "complex");
+    runs_on(space, "complex", std::slice::from_ref(&node));
     space.patch("node", &node, &json!({"metadata": {"labels": {"daemonset-color": null}}}));
 }
 
@@ -86,18 +101,19 @@ pub fn update(space: &Space<'_>) {
     let first = revisions(space, "update");
     assert_eq!((first.len(), &first[0]["revision"]), (1, &json!(1)));
     let hash = "controller-revision-hash";
-    assert_eq!(first[0]["metadata"]["labels"][hash], old["metadata"]["labels"][hash]);
+    assert!(old.iter().all(|pod| pod["metadata"]["labels"][hash] == first[0]["metadata"]["labels"][hash]));
     let container = json!({"name": "web", "env": [{"name": "A", "value": "b"}]});
     space.patch("ds", "update", &json!({"spec": {"template": {"spec": {"containers": [container]}}}}));
-    space.until("the pod is replaced", |space| {
+    space.until("the pods are replaced", |space| {
         let pods = space.list("pods", "daemonset-name=update");
-        pods.len() == 1 && is_ready(&pods[0]) && pods[0]["spec"]["containers"][0]["env"][0]["value"] == "b"
+        let is_new = |pod: &Value| is_ready(pod) && pod["spec"]["containers"][0]["env"][0]["value"] == "b";
+        pods.len() == old.len() && pods.iter().all(is_new)
     });
     let mut both = revisions(space, "update");
     both.sort_by_key(|revision| revision["revision"].as_i64());
     assert_eq!((both.len(), &both[1]["revision"]), (2, &json!(2)));
     let new = runs(space, "update");
-    assert_eq!(both[1]["metadata"]["labels"][hash], new["metadata"]["labels"][hash]);
+    assert!(new.iter().all(|pod| pod["metadata"]["labels"][hash] == both[1]["metadata"]["labels"][hash]));
     // What the revision holds is what the template is.
     let set = space.get("ds", "update");
     let mut template = set["spec"]["template"].clone();
@@ -110,8 +126,7 @@ pub fn update(space: &Space<'_>) {
 // conformance: [sig-apps] Daemon set [Serial] should retry creating failed daemon pods
 pub fn failed_pods(space: &Space<'_>) {
     space.make(&daemon_set("failed", json!({})));
-    let pod = runs(space, "failed");
-    let broken = name(&pod);
+    let broken = name(&runs(space, "failed")[0]);
     space.update("pod", &broken, "status", |pod| pod["status"]["phase"] = json!("Failed"));
     space.wait_gone("pod", &broken);
     runs(space, "failed");
@@ -120,7 +135,7 @@ pub fn failed_pods(space: &Space<'_>) {
 // conformance: [sig-apps] Daemon set [Serial] should rollback without unnecessary restarts
 pub fn rollback(space: &Space<'_>) {
     space.make(&daemon_set("back", json!({"updateStrategy": {"type": "RollingUpdate"}})));
-    runs(space, "back");
+    let before = runs(space, "back");
     set_image(space, "back", MISSING);
     space.until("the rollout is under way", |space| {
         space
@@ -130,12 +145,15 @@ pub fn rollback(space: &Space<'_>) {
     });
     set_image(space, "back", WEB);
     let back = runs(space, "back");
-    assert_eq!(back["spec"]["containers"][0]["image"], WEB);
+    assert!(back.iter().all(|pod| pod["spec"]["containers"][0]["image"] == WEB));
+    // One pod at a time, so that the others were not touched.
+    let kept = uids(&back).iter().zip(uids(&before)).filter(|(now, then)| **now == *then).count();
+    assert_eq!(kept, before.len() - 1);
     // The first template's revision is used again; a second rollback restarts nothing.
     let numbers: Vec<i64> = revisions(space, "back").iter().filter_map(|r| r["revision"].as_i64()).collect();
     assert!(numbers.len() == 2 && numbers.contains(&3), "{numbers:?}");
     set_image(space, "back", WEB);
-    assert_eq!(runs(space, "back")["metadata"]["uid"], back["metadata"]["uid"]);
+    assert_eq!(uids(&runs(space, "back")), uids(&back));
 }
 
 // conformance: [sig-apps] Daemon set [Serial] should list and delete a collection of DaemonSets
@@ -151,9 +169,9 @@ pub fn collection(space: &Space<'_>) {
 // conformance: [sig-apps] Daemon set [Serial] should verify changes to a daemon set status
 pub fn status(space: &Space<'_>) {
     space.make(&daemon_set("state", json!({})));
-    runs(space, "state");
+    let pods = runs(space, "state");
     let path = format!("{}/state/status", space.path(APPS, "daemonsets"));
-    assert_eq!(space.raw(&path)["status"]["desiredNumberScheduled"], 1);
+    assert_eq!(space.raw(&path)["status"]["desiredNumberScheduled"], pods.len());
     space.update("ds", "state", "status", |set| add_condition(set, "StatusUpdate"));
     space.wait("ds", "state", "shows the condition", |set| has_condition(set, "StatusUpdate"));
     let patch = json!({"metadata": {"annotations": {"dsstatus": "patched"}},

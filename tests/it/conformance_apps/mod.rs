@@ -1,4 +1,4 @@
-//! The behaviours of `[sig-apps]`: workload controllers on one node.
+//! The behaviours of `[sig-apps]`: workload controllers on one, two and five nodes.
 //!
 //! A test starts one cluster; each behaviour has a namespace of its own in it, and several run at the same time.
 
@@ -24,15 +24,32 @@ macro_rules! workloads {
     };
 }
 
-fn show(behaviours: &[crate::space::Behaviour]) {
-    let cluster = Cluster::up();
+/// All of them, the slow ones first.
+fn on_nodes(count: usize) {
+    let cluster = Cluster::with_nodes(count);
     import_busybox(&cluster);
-    crate::space::show(&cluster, behaviours);
-}
-
-#[test]
-fn replica_sets_and_their_older_kind() {
-    show(&workloads![
+    let all = workloads![
+        cron_jobs::concurrent,
+        cron_jobs::forbids,
+        cron_jobs::replaces,
+        cron_jobs::suspended,
+        cron_jobs::operations,
+        stateful_sets::ordered_scaling,
+        stateful_sets::burst_scaling,
+        stateful_sets::scale,
+        stateful_sets::collection,
+        stateful_sets::status,
+        stateful_updates::rolling_update_and_back,
+        stateful_updates::canary_and_phases,
+        stateful_updates::claims_are_bound_and_kept,
+        deployments::recreate,
+        deployments::rolling_update,
+        deployments::rollover,
+        deployments::old_replica_sets,
+        deployments::scale,
+        deployments::lifecycle,
+        deployments::status,
+        deployments::proportional_scaling,
         replicas::replica_set_serves,
         replicas::replica_set_adopts,
         replicas::replica_set_scale,
@@ -45,40 +62,6 @@ fn replica_sets_and_their_older_kind() {
         replicas::replication_controller_quota,
         replicas::replication_controller_scale,
         replicas::replication_controller_lifecycle,
-    ]);
-}
-
-#[test]
-fn deployments() {
-    show(&workloads![
-        deployments::recreate,
-        deployments::rolling_update,
-        deployments::rollover,
-        deployments::old_replica_sets,
-        deployments::scale,
-        deployments::lifecycle,
-        deployments::status,
-        deployments::proportional_scaling,
-    ]);
-}
-
-#[test]
-fn stateful_sets() {
-    show(&workloads![
-        stateful_sets::ordered_scaling,
-        stateful_sets::burst_scaling,
-        stateful_sets::scale,
-        stateful_sets::collection,
-        stateful_sets::status,
-        stateful_updates::rolling_update_and_back,
-        stateful_updates::canary_and_phases,
-        stateful_updates::claims_are_bound_and_kept,
-    ]);
-}
-
-#[test]
-fn daemon_sets() {
-    show(&workloads![
         daemon_sets::simple,
         daemon_sets::update,
         daemon_sets::failed_pods,
@@ -86,23 +69,11 @@ fn daemon_sets() {
         daemon_sets::collection,
         daemon_sets::status,
         daemon_sets::controller_revisions,
-    ]);
-}
-
-#[test]
-fn disruption_budgets() {
-    show(&workloads![
         disruption::create,
         disruption::observed,
         disruption::status,
         disruption::collection,
         disruption::eviction,
-    ]);
-}
-
-#[test]
-fn jobs() {
-    show(&workloads![
         jobs::local_restarts,
         jobs::adopts_and_releases,
         jobs::deletion,
@@ -112,12 +83,6 @@ fn jobs() {
         jobs::ignores_disruption,
         jobs::goes_when_its_time_is_over,
         jobs::is_suspended_and_resumed,
-    ]);
-}
-
-#[test]
-fn indexed_jobs() {
-    show(&workloads![
         indexed_jobs::indexes,
         indexed_jobs::retries_per_index,
         indexed_jobs::fail_index,
@@ -125,21 +90,23 @@ fn indexed_jobs() {
         indexed_jobs::success_of_all,
         indexed_jobs::success_of_some_indexes,
         indexed_jobs::success_of_a_count,
-    ]);
+        stateful_sets::evicted,
+        daemon_sets::complex,
+    ];
+    crate::space::show(&cluster, &all);
 }
 
 #[test]
-fn cron_jobs() {
-    show(&workloads![
-        cron_jobs::concurrent,
-        cron_jobs::forbids,
-        cron_jobs::replaces,
-        cron_jobs::suspended,
-        cron_jobs::operations,
-    ]);
+fn workloads_on_one_node() {
+    on_nodes(1);
 }
 
 #[test]
-fn what_the_kubelet_refuses() {
-    show(&workloads![stateful_sets::evicted, daemon_sets::complex]);
+fn workloads_on_two_nodes() {
+    on_nodes(2);
+}
+
+#[test]
+fn workloads_on_five_nodes() {
+    on_nodes(5);
 }

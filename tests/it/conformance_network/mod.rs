@@ -1,4 +1,4 @@
-//! `[sig-network]`: one cluster, its pods ask each other by address, Service and name.
+//! `[sig-network]`: clusters of one, two and five nodes, whose pods ask each other by address, Service and name.
 
 mod backends;
 mod balancers;
@@ -59,8 +59,7 @@ pub fn front(extra: Value) -> Value {
 impl Lab {
     /// On so many nodes; every one has a backend.
     pub fn new(nodes: usize) -> Self {
-        let cluster = if nodes == 1 { Cluster::up() } else { Cluster::of_nodes(nodes, "") };
-        Self::on(cluster)
+        Self::on(Cluster::with_nodes(nodes))
     }
 
     pub fn on(cluster: Cluster) -> Self {
@@ -192,32 +191,37 @@ pub fn ask_udp(to: SocketAddr) -> String {
     answered.map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned()).unwrap_or_default()
 }
 
-fn pods_services_names(lab: &Lab) {
-    pods::check(lab);
-    dns::check(lab);
-    services::check(lab);
-    types::check(lab);
-}
-
-#[test]
-fn pods_services_and_names() {
-    pods_services_names(&Lab::new(1));
-}
-
-#[test]
-fn pods_services_and_names_on_two_nodes() {
-    pods_services_names(&Lab::new(2));
-}
-
-#[test]
-#[ignore = "takes minutes; `nodes::five_nodes` is what depends on their number"]
-fn pods_services_and_names_on_five_nodes() {
-    pods_services_names(&Lab::new(5));
-}
-
-#[test]
-fn endpoints_and_objects() {
-    let lab = Lab::new(1);
+fn on_nodes(count: usize) {
+    let lab = Lab::new(count);
+    let start = std::time::Instant::now();
+    let done = |what: &str| println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
+    nodes::check(&lab);
+    done("nodes");
+    pods::check(&lab);
+    done("pods");
+    dns::check(&lab);
+    done("dns");
+    services::check(&lab);
+    done("services");
+    types::check(&lab);
+    done("types");
     endpoints::check(&lab);
+    done("endpoints");
     objects::check(&lab);
+    done("objects");
+}
+
+#[test]
+fn the_network_of_one_node() {
+    on_nodes(1);
+}
+
+#[test]
+fn the_network_of_two_nodes() {
+    on_nodes(2);
+}
+
+#[test]
+fn the_network_of_five_nodes() {
+    on_nodes(5);
 }

@@ -1,4 +1,4 @@
-//! `[sig-scheduling]`: where pods go, who has to leave for them, and what limits they get.
+//! `[sig-scheduling]`: where pods go, who has to leave for them, and what limits they get, on one, two and five nodes.
 
 mod limit_range;
 mod predicates;
@@ -54,8 +54,15 @@ fn get(cluster: &Cluster, name: &str) -> Value {
     cluster.json(&["get", "pod", name])
 }
 
-fn node_of(cluster: &Cluster) -> String {
-    cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])
+/// The names of the nodes.
+fn nodes(cluster: &Cluster) -> Vec<String> {
+    let names = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]);
+    names.split(' ').map(str::to_owned).collect()
+}
+
+/// Binds a pod to a node through the scheduler.
+fn on_node(node: &str) -> Value {
+    json!({"kubernetes.io/hostname": node})
 }
 
 fn condition<'a>(pod: &'a Value, kind: &str) -> &'a Value {
@@ -87,23 +94,32 @@ fn delete(cluster: &Cluster, kind: &str, names: &[&str]) {
     cluster.kubectl(&[&["delete", kind, "--ignore-not-found"], names].concat());
 }
 
-#[test]
-fn pods_go_where_they_fit() {
-    let cluster = Cluster::up();
+fn on_nodes(count: usize) {
+    let cluster = Cluster::with_nodes(count);
     limit_range::defaults_and_bounds(&cluster);
     limit_range::a_collection(&cluster);
     predicates::resource_limits(&cluster);
     predicates::a_node_selector_that_matches(&cluster);
     predicates::a_node_selector_that_does_not(&cluster);
     predicates::host_ports(&cluster);
-}
-
-#[test]
-fn the_more_important_pods_run() {
-    let cluster = Cluster::up();
     preemption::priority_classes(&cluster);
     preemption::basic(&cluster);
     preemption::critical(&cluster);
     preemption::disruption_condition(&cluster);
     preemption::replica_sets(&cluster);
+}
+
+#[test]
+fn scheduling_on_one_node() {
+    on_nodes(1);
+}
+
+#[test]
+fn scheduling_on_two_nodes() {
+    on_nodes(2);
+}
+
+#[test]
+fn scheduling_on_five_nodes() {
+    on_nodes(5);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{container, create, delete, get, limited, node_of, pod, until_refused, until_running};
+use super::{container, create, delete, get, limited, nodes, on_node, pod, until_refused, until_running};
 use crate::cluster::Cluster;
 
 /// CPU in thousandths.
@@ -16,20 +16,28 @@ fn milli(value: &Value) -> i64 {
 
 // conformance: [sig-scheduling] SchedulerPredicates [Serial] validates resource limits of pods that are allowed to run
 pub fn resource_limits(cluster: &Cluster) {
-    let node = cluster.json(&["get", "node", &node_of(cluster)]);
+    let nodes = nodes(cluster);
+    let node = cluster.json(&["get", "node", &nodes[0]]);
     let all = milli(&node["status"]["allocatable"]["cpu"]);
     let asks = |share: i64| limited(&json!({"cpu": format!("{}m", all * share / 100)}));
-    create(cluster, &pod("filler", &json!({"spec": {"containers": [asks(70)]}})));
-    until_running(cluster, "filler");
+    let fillers: Vec<String> = nodes.iter().map(|node| format!("filler-{node}")).collect();
+    for (filler, node) in fillers.iter().zip(&nodes) {
+        let spec = json!({"nodeSelector": on_node(node), "containers": [asks(70)]});
+        create(cluster, &pod(filler, &json!({"spec": spec})));
+    }
+    fillers.iter().for_each(|filler| until_running(cluster, filler));
     create(cluster, &pod("additional", &json!({"spec": {"containers": [asks(50)]}})));
     let message = until_refused(cluster, "additional");
-    assert!(message.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{message}");
+    let count = nodes.len();
+    let expected = format!("0/{count} nodes are available: {count} Insufficient cpu.");
+    assert!(message.starts_with(&expected), "{message}");
     // What fits goes on.
     create(cluster, &pod("small", &json!({"spec": {"containers": [asks(10)]}})));
     until_running(cluster, "small");
-    delete(cluster, "pod", &["filler"]);
+    delete(cluster, "pod", &[&*fillers[0]]);
     until_running(cluster, "additional");
-    delete(cluster, "pod", &["additional", "small"]);
+    assert_eq!(get(cluster, "additional")["spec"]["nodeName"], nodes[0]);
+    delete(cluster, "pod", &["--all"]);
 }
 
 // conformance: [sig-scheduling] SchedulerPredicates [Serial] validates that NodeSelector is respected if matching
@@ -51,19 +59,22 @@ pub fn a_node_selector_that_matches(cluster: &Cluster) {
 pub fn a_node_selector_that_does_not(cluster: &Cluster) {
     create(cluster, &pod("restricted", &json!({"spec": {"nodeSelector": {"label": "nonempty"}}})));
     let message = until_refused(cluster, "restricted");
-    assert!(message.contains("1 node(s) didn't match Pod's node affinity/selector"), "{message}");
+    let expected = format!("{} node(s) didn't match Pod's node affinity/selector", nodes(cluster).len());
+    assert!(message.contains(&expected), "{message}");
     delete(cluster, "pod", &["restricted"]);
 }
 
 // conformance: [sig-scheduling] SchedulerPredicates [Serial] validates that there exists conflict between pods with same hostPort and protocol but one using 0.0.0.0 hostIP
 pub fn host_ports(cluster: &Cluster) {
-    let node = node_of(cluster);
-    let addresses = cluster.json(&["get", "node", &node])["status"]["addresses"].clone();
+    let nodes = nodes(cluster);
+    let node = &nodes[0];
+    let addresses = cluster.json(&["get", "node", node])["status"]["addresses"].clone();
     let address =
         addresses.as_array().unwrap().iter().find(|a| a["type"] == "InternalIP").unwrap()["address"].clone();
     let listens = |name: &str, ip: Value, protocol: &str| {
         let port = json!({"containerPort": 80, "hostPort": 54322, "hostIP": ip, "protocol": protocol});
-        let spec = json!({"nodeSelector": {"kubernetes.io/hostname": node}, "containers": [container(&json!({"ports": [port]}))]});
+        let spec =
+            json!({"nodeSelector": on_node(node), "containers": [container(&json!({"ports": [port]}))]});
         pod(name, &json!({"spec": spec}))
     };
     create(cluster, &listens("pod4", json!(""), "TCP"));
@@ -71,6 +82,8 @@ pub fn host_ports(cluster: &Cluster) {
     create(cluster, &listens("pod5", address, "TCP"));
     let message = until_refused(cluster, "pod5");
     assert!(message.contains("1 node(s) didn't have free ports for the requested pod ports"), "{message}");
+    let others = format!("{} node(s) didn't match Pod's node affinity/selector", nodes.len() - 1);
+    assert!(nodes.len() == 1 || message.contains(&others), "{message}");
     // Another protocol is another port.
     create(cluster, &listens("pod6", json!(""), "UDP"));
     until_running(cluster, "pod6");

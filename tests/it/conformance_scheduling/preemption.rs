@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{condition, create, delete, get, limited, node_of, pod, until_running};
+use super::{condition, create, delete, get, limited, nodes, on_node, pod, until_running};
 use crate::cluster::Cluster;
 
 const RESOURCE: &str = "scheduling.k8s.io/foo";
@@ -12,19 +12,18 @@ fn class(name: &str, value: i64) -> Value {
     json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value})
 }
 
-/// Gives the node an extended resource, or takes it away.
-fn offer(cluster: &Cluster, resource: &str, amount: Value) {
+/// Gives nodes an extended resource, or takes it away.
+fn offer(cluster: &Cluster, nodes: &[String], resource: &str, amount: Value) {
     let amounts = json!({resource: amount});
     let patch = json!({"status": {"capacity": amounts, "allocatable": amounts}}).to_string();
-    cluster.kubectl(&[
-        "patch",
-        "node",
-        &node_of(cluster),
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        &patch,
-    ]);
+    for node in nodes {
+        cluster.kubectl(&["patch", "node", node, "--subresource=status", "--type=merge", "-p", &patch]);
+    }
+}
+
+/// The one node on which pods that do not say otherwise may find what they need.
+fn one_node(cluster: &Cluster) -> Vec<String> {
+    nodes(cluster).into_iter().take(1).collect()
 }
 
 /// A pod that takes part of the resource.
@@ -88,21 +87,42 @@ pub fn priority_classes(cluster: &Cluster) {
     assert_eq!(values(()), (None, None));
 }
 
+/// Every node is full. Of its pods all are of medium priority but for the last node's larger one.
 fn low_and_medium(cluster: &Cluster) {
-    offer(cluster, RESOURCE, json!("5"));
+    let nodes = nodes(cluster);
+    offer(cluster, &nodes, RESOURCE, json!("5"));
     for (name, value) in [("low", 1), ("medium", 100), ("high", 1000)] {
         create(cluster, &class(name, value));
     }
-    create(cluster, &takes("pod-low", "3", "low"));
-    create(cluster, &takes("pod-medium", "2", "medium"));
-    until_running(cluster, "pod-low");
-    until_running(cluster, "pod-medium");
+    let mut names = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let is_last = index + 1 == nodes.len();
+        let large = if is_last { "pod-low".to_owned() } else { format!("large-{index}") };
+        let class = if is_last { "low" } else { "medium" };
+        for (name, amount, class) in [(large, "3", class), (format!("small-{index}"), "2", "medium")] {
+            let mut pod = takes(&name, amount, class);
+            pod["spec"]["nodeSelector"] = on_node(node);
+            create(cluster, &pod);
+            names.push(name);
+        }
+    }
+    names.iter().for_each(|name| until_running(cluster, name));
+}
+
+/// Nobody had to leave but `pod-low`.
+fn only_the_low_one_left(cluster: &Cluster) {
+    until_gone(cluster, "pod-low");
+    let list = cluster.json(&["get", "pods"]);
+    let pods = list["items"].as_array().unwrap();
+    assert!(pods.iter().all(|pod| pod["metadata"]["deletionTimestamp"].is_null()), "{list:#}");
+    let medium = pods.iter().filter(|pod| pod["spec"]["priorityClassName"] == "medium").count();
+    assert_eq!(medium, nodes(cluster).len() * 2 - 1);
 }
 
 fn clean(cluster: &Cluster) {
     delete(cluster, "pod", &["--all"]);
     delete(cluster, "priorityclass", &["low", "medium", "high"]);
-    offer(cluster, RESOURCE, Value::Null);
+    offer(cluster, &nodes(cluster), RESOURCE, Value::Null);
 }
 
 // conformance: [sig-scheduling] SchedulerPreemption [Serial] validates basic preemption works
@@ -110,8 +130,7 @@ pub fn basic(cluster: &Cluster) {
     low_and_medium(cluster);
     create(cluster, &takes("preemptor", "3", "high"));
     until_running(cluster, "preemptor");
-    until_gone(cluster, "pod-low");
-    assert_eq!(get(cluster, "pod-medium")["metadata"]["deletionTimestamp"], Value::Null);
+    only_the_low_one_left(cluster);
     let events = cluster.kubectl(&[
         "get",
         "events",
@@ -133,15 +152,14 @@ pub fn critical(cluster: &Cluster) {
     cluster.until("the critical pod runs", |cluster| {
         cluster.json(&["get", "pod", "critical", "-n", SYSTEM])["status"]["phase"] == "Running"
     });
-    until_gone(cluster, "pod-low");
-    assert_eq!(get(cluster, "pod-medium")["metadata"]["deletionTimestamp"], Value::Null);
+    only_the_low_one_left(cluster);
     delete(cluster, "pod", &["critical", "-n", SYSTEM]);
     clean(cluster);
 }
 
 // conformance: [sig-scheduling] SchedulerPreemption [Serial] validates pod disruption condition is added to the preempted pod
 pub fn disruption_condition(cluster: &Cluster) {
-    offer(cluster, RESOURCE, json!("1"));
+    offer(cluster, &one_node(cluster), RESOURCE, json!("1"));
     create(cluster, &class("low", 1));
     create(cluster, &class("high", 1000));
     let mut victim = takes("victim", "1", "low");
@@ -180,7 +198,8 @@ fn replica_set(name: &str, replicas: u32, amount: &str, class: &str) -> Value {
 
 // conformance: [sig-scheduling] SchedulerPreemption [Serial] PreemptionExecutionPath runs ReplicaSets to verify preemption running path
 pub fn replica_sets(cluster: &Cluster) {
-    offer(cluster, "example.com/fakecpu", json!("1000"));
+    let one = one_node(cluster);
+    offer(cluster, &one, "example.com/fakecpu", json!("1000"));
     let sets = [
         ("rs-pod1", 5, "40", "p1"),
         ("rs-pod2", 4, "50", "p2"),
@@ -208,5 +227,5 @@ pub fn replica_sets(cluster: &Cluster) {
     assert_eq!((ready(cluster, "rs-pod2"), ready(cluster, "rs-pod3"), ready(cluster, "rs-pod4")), (4, 4, 1));
     delete(cluster, "rs", &["rs-pod1", "rs-pod2", "rs-pod3", "rs-pod4"]);
     delete(cluster, "priorityclass", &["p1", "p2", "p3", "p4"]);
-    offer(cluster, "example.com/fakecpu", Value::Null);
+    offer(cluster, &one, "example.com/fakecpu", Value::Null);
 }

@@ -1,9 +1,11 @@
 //! Nodes that fall silent: their conditions become `Unknown`, they are tainted, and their pods count as not ready.
 //! Silence is counted by the controller's own clock, from when it saw something new of the node.
-//! Pods that do not tolerate a `NoExecute` taint are evicted when their toleration ends.
+//! Pods that do not tolerate a `NoExecute` taint are evicted when their toleration ends. When too many nodes are silent
+//! at once they keep their pods; see `zones`.
 
 mod evict;
 mod sight;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use sight::{Said, Sight};
+use zones::{Verdict, Zones, zone_of};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -45,6 +48,8 @@ pub struct NodeLifecycle {
     sights: Mutex<BTreeMap<String, Sight>>,
     /// Node → when a `NoExecute` taint that does not say when it was added was first seen.
     seen: Mutex<BTreeMap<String, Vec<Taint>>>,
+    /// Nothing before the nodes that are there were looked at, all of them.
+    zones: Arc<Mutex<Option<Zones>>>,
 }
 
 impl NodeLifecycle {
@@ -57,7 +62,17 @@ impl NodeLifecycle {
             grace_period,
             sights: Mutex::default(),
             seen: Mutex::default(),
+            zones: Arc::default(),
         }
+    }
+
+    /// Takes note of how a node is; whether it may be given up, if that is the question.
+    fn judge(&self, node: &Node, name: &str, is_healthy: bool) -> Verdict {
+        let now = Instant::now();
+        let mut zones = self.zones.lock();
+        let zones = zones.get_or_insert_with(|| Zones::of(self.nodes.all().iter().filter_map(described)));
+        zones.hear(name, &zone_of(node), is_healthy, now, self.grace_period);
+        if is_healthy { Verdict::Never } else { zones.judge(name, is_given_up(node), now) }
     }
 
     /// The node with the time of each `NoExecute` taint; what users add by hand has none.
@@ -112,6 +127,7 @@ impl NodeLifecycle {
     fn forget(&self, name: &str) {
         self.sights.lock().remove(name);
         self.seen.lock().remove(name);
+        self.zones.lock().iter_mut().for_each(|zones| zones.forget(name));
     }
 }
 
@@ -133,8 +149,19 @@ impl Controller for NodeLifecycle {
             let tainted = key.filter(|key| nodes.get(key).is_some_and(|node| has_taints(&node)));
             tainted.into_iter().collect()
         };
+        let (nodes, zones) = (self.nodes.clone(), self.zones.clone());
+        // A node that is lost, returns or goes may change what is right for the other ones of its zone.
+        let by_zone = move |node: &Object| {
+            let mut zones = zones.lock();
+            let Some(zones) = zones.as_mut() else { return Vec::new() };
+            if nodes.get(&node.key()).is_none() {
+                zones.forget(&node.meta().name);
+            }
+            zones.changed().into_iter().map(|name| Key::new("", name)).collect()
+        };
         vec![
             Input::own(self.nodes.clone()),
+            Input::new(self.nodes.clone(), by_zone),
             Input::new(self.leases.clone(), by_lease),
             Input::new(self.pods.clone(), by_pod),
         ]
@@ -156,8 +183,16 @@ impl Controller for NodeLifecycle {
             plan.next = Some(self.grace_period.saturating_sub(silent) + Duration::from_millis(100));
         }
         let ready = if lost { Some("Unknown") } else { status_of(&node, "Ready") };
-        plan.actions.extend(taint(&object, &node, ready, now));
-        let dated = self.dated(&node, now);
+        let verdict = self.judge(&node, &key.name, ready == Some("True"));
+        plan.actions.extend(taint(&object, &node, ready, verdict, now));
+        let mut dated = self.dated(&node, now);
+        if verdict != Verdict::Now {
+            dated
+                .spec
+                .iter_mut()
+                .flat_map(|spec| &mut spec.taints)
+                .for_each(|all| all.retain(|t| !gives_up(t)));
+        }
         if ready == Some("True") && !has_taints(&object) {
             self.contradict(&key.name, ready, &[], now);
             return plan;
@@ -166,9 +201,26 @@ impl Controller for NodeLifecycle {
         plan.actions.extend(self.contradict(&key.name, ready, &pods, now));
         let (evictions, next) = evict::plan(&dated, &pods, now);
         plan.actions.extend(evictions);
-        plan.next = [plan.next, next].into_iter().flatten().min();
+        let turn = if let Verdict::In(rest) = verdict { Some(rest) } else { None };
+        plan.next = [plan.next, next, turn].into_iter().flatten().min();
         plan
     }
+}
+
+/// Name, zone, and whether the node says that it is ready.
+fn described(object: &Arc<Object>) -> Option<(String, String, bool)> {
+    let node = typed::<Node>(object).ok()?;
+    Some((object.meta().name.to_string(), zone_of(&node), status_of(&node, "Ready") == Some("True")))
+}
+
+/// Whether the taint drives pods from a node because of the node's own state.
+fn gives_up(taint: &Taint) -> bool {
+    taint.effect == "NoExecute" && [NOT_READY, UNREACHABLE].contains(&taint.key.as_str())
+}
+
+fn is_given_up(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(gives_up)
 }
 
 fn has_taints(node: &Object) -> bool {
@@ -208,16 +260,18 @@ fn lose(object: &Object, node: &Node, now: Timestamp) -> Action {
     Action::Patch { target, patch: Patch::StrategicMerge(json!({"status": {"conditions": conditions}})) }
 }
 
-/// Keeps the node's taints in step with its conditions.
-fn taint(object: &Object, node: &Node, ready: Option<&str>, now: Timestamp) -> Vec<Action> {
+/// Keeps the node's taints in step with its conditions. `verdict`: whether an unhealthy node is given up.
+fn taint(object: &Object, node: &Node, ready: Option<&str>, verdict: Verdict, now: Timestamp) -> Vec<Action> {
     let spec = node.spec.clone().unwrap_or_default();
     let present = spec.taints.unwrap_or_default();
     let mut wanted: Vec<(&str, &str)> = Vec::new();
-    match ready {
-        Some("True") => {}
-        Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
-        _ => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
-    }
+    let state = match ready {
+        Some("True") => None,
+        Some("Unknown") => Some(UNREACHABLE),
+        _ => Some(NOT_READY),
+    };
+    wanted.extend(state.map(|key| (key, "NoSchedule")));
+    wanted.extend(state.filter(|_| verdict == Verdict::Now).map(|key| (key, "NoExecute")));
     let pressed = |(kind, _): &&(&str, &str)| status_of(node, kind) == Some("True");
     wanted.extend(PRESSURES.iter().filter(pressed).map(|(_, taint)| (*taint, "NoSchedule")));
     if spec.unschedulable == Some(true) {
@@ -274,11 +328,15 @@ mod tests {
 
     /// The taints that a node is given, as `KEY:EFFECT`.
     fn tainted(spec: Value, conditions: Value, ready: Option<&str>) -> Vec<String> {
+        tainted_if(spec, conditions, ready, Verdict::Now)
+    }
+
+    fn tainted_if(spec: Value, conditions: Value, ready: Option<&str>, verdict: Verdict) -> Vec<String> {
         let object =
             object(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "x"}, "spec": spec,
             "status": {"conditions": conditions}}));
         let node = typed::<Node>(&object).unwrap();
-        let actions = taint(&object, &node, ready, now());
+        let actions = taint(&object, &node, ready, verdict, now());
         let Some(Action::Update { body, .. }) = actions.first() else { return Vec::new() };
         let text = |taint: &Value| {
             format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap())
@@ -317,6 +375,18 @@ mod tests {
                 )
                 .collect();
             assert_eq!(tainted(spec.clone(), conditions, ready), wanted, "{spec} {ready:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_not_given_up_keeps_its_pods() {
+        let given_up = json!({"taints": [{"key": UNREACHABLE, "effect": "NoSchedule"},
+            {"key": UNREACHABLE, "effect": "NoExecute"}, {"key": "own", "effect": "NoExecute"}]});
+        let soft = format!("{UNREACHABLE}:NoSchedule");
+        for verdict in [Verdict::Never, Verdict::In(Duration::from_secs(1))] {
+            let tainted = |spec: &Value| tainted_if(spec.clone(), json!([]), Some("Unknown"), verdict);
+            assert_eq!(tainted(&json!({})).join(" "), soft);
+            assert_eq!(tainted(&given_up).join(" "), format!("{soft} own:NoExecute"));
         }
     }
 
