@@ -69,7 +69,6 @@ pub fn network_config(settings: &Settings) -> network::Config {
         pod_cidrs: settings.pod_cidrs.clone(),
         cluster_cidrs: settings.cluster_cidrs.clone(),
         service_cidrs: settings.service_cidrs.clone(),
-        namespaces: Some(settings.data_dir.join("run/netns")),
         backend: settings.backend.clone(),
         // A machine without a network has no other nodes.
         node_addresses: Some(settings.node_ip).filter(|address| !address.is_loopback()).into_iter().collect(),

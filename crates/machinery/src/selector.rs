@@ -2,6 +2,8 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/labels`, `k8s.io/apimachinery/pkg/fields`.
 
+pub mod labels;
+pub mod nodes;
 mod parse;
 mod validate;
 
@@ -83,36 +85,56 @@ impl LabelSelector {
 
 fn expression_requirement(expression: &Value) -> Result<Requirement, SelectorError> {
     let text = |field: &str| expression.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let operator = match text("operator").as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        other => return Err(SelectorError(format!("{other:?} is not a valid label selector operator"))),
-    };
+    let operator = Operator::of_labels(&text("operator")).ok_or_else(|| {
+        SelectorError(format!("{:?} is not a valid label selector operator", text("operator")))
+    })?;
     let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
     let values = values.filter_map(Value::as_str).map(str::to_owned).collect();
     Ok(Requirement { key: text("key"), operator, values })
 }
 
-impl Requirement {
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let value = labels.get(&self.key);
-        let among = || value.is_some_and(|value| self.values.contains(value));
-        match self.operator {
-            Operator::Equals | Operator::In => among(),
-            Operator::NotEquals | Operator::NotIn => !among(),
-            Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
-            Operator::GreaterThan => self.compare(value).is_some_and(|order| order.is_gt()),
-            Operator::LessThan => self.compare(value).is_some_and(|order| order.is_lt()),
+impl Operator {
+    /// By its name in a `metav1.LabelSelector`.
+    fn of_labels(name: &str) -> Option<Self> {
+        match name {
+            "In" => Some(Self::In),
+            "NotIn" => Some(Self::NotIn),
+            "Exists" => Some(Self::Exists),
+            "DoesNotExist" => Some(Self::DoesNotExist),
+            _ => None,
         }
     }
 
-    fn compare(&self, value: Option<&String>) -> Option<std::cmp::Ordering> {
-        let value: i64 = value?.parse().ok()?;
-        let bound: i64 = self.values.first()?.parse().ok()?;
-        Some(value.cmp(&bound))
+    /// By its name in a node selector.
+    fn of_nodes(name: &str) -> Option<Self> {
+        match name {
+            "Gt" => Some(Self::GreaterThan),
+            "Lt" => Some(Self::LessThan),
+            _ => Self::of_labels(name),
+        }
+    }
+
+    /// Whether a value, which may be absent, is as `values` say.
+    fn holds(self, values: &[String], value: Option<&str>) -> bool {
+        let among = || value.is_some_and(|value| values.iter().any(|other| other == value));
+        let compared = || {
+            let bound: i64 = values.first()?.parse().ok()?;
+            Some(value?.parse::<i64>().ok()?.cmp(&bound))
+        };
+        match self {
+            Self::Equals | Self::In => among(),
+            Self::NotEquals | Self::NotIn => !among(),
+            Self::Exists => value.is_some(),
+            Self::DoesNotExist => value.is_none(),
+            Self::GreaterThan => compared().is_some_and(std::cmp::Ordering::is_gt),
+            Self::LessThan => compared().is_some_and(std::cmp::Ordering::is_lt),
+        }
+    }
+}
+
+impl Requirement {
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.operator.holds(&self.values, labels.get(&self.key).map(String::as_str))
     }
 }
 

@@ -42,8 +42,6 @@ pub struct Config {
     pub node_addresses: Vec<IpAddr>,
     /// Where tools read the node's ranges and MTU: flannel's `subnet.env`.
     pub subnet_file: Option<PathBuf>,
-    /// The directory of the pods' network namespaces, emptied by a teardown.
-    pub namespaces: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -60,7 +58,6 @@ impl Default for Config {
             device: "flannel".to_owned(),
             node_addresses: Vec::new(),
             subnet_file: None,
-            namespaces: None,
         }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use containers::{PodIdentity, RuntimeError, SandboxId, SandboxNetwork};
 use ipnet::IpNet;
-use linux::net::namespace;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -290,21 +289,8 @@ impl State {
         results.push(self.kernel.remove_link(&config.bridge));
         results.push(self.kernel.delete_table(&config.table));
         results.push(crate::policy::teardown(&config.policy_table()));
-        results.extend(config.namespaces.iter().map(|directory| remove_namespaces(directory)));
         results.into_iter().collect()
     }
-}
-
-fn remove_namespaces(directory: &Path) -> Result<(), NetworkError> {
-    let failed = |source| NetworkError::Io { what: format!("cannot empty {}", directory.display()), source };
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(failed)?,
-    };
-    for entry in entries {
-        namespace::remove(&entry.map_err(failed)?.path()).map_err(failed)?;
-    }
-    Ok(())
 }
 
 type Alive = (SandboxId, PathBuf, Vec<IpAddr>);

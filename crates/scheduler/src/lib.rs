@@ -15,7 +15,6 @@ pub mod plugins;
 pub mod pod;
 pub mod preemption;
 pub mod queue;
-pub mod selector;
 pub mod snapshot;
 pub mod tally;
 pub mod topology;

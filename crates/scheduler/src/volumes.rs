@@ -13,11 +13,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use machinery::quantity::Quantity;
-use machinery::selector::LabelSelector;
+use machinery::selector::{LabelSelector, nodes};
 use machinery::{Key, Object};
 
+use crate::NodeInfo;
 use crate::pod::view::SpecView;
-use crate::{NodeInfo, selector};
 
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const LEGACY_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -229,8 +229,10 @@ impl Unbound {
                 .any(|choice| matches!(choice, Choice::Bind { volume, .. } if *volume == candidate.volume))
         };
         let reachable = |candidate: &&Candidate| {
-            let reaches =
-                candidate.node.as_ref().is_none_or(|node_selector| selector::selects(node_selector, node));
+            let reaches = candidate
+                .node
+                .as_ref()
+                .is_none_or(|node_selector| nodes::selects(node_selector, node.labels(), &node.name));
             reaches && !is_used(candidate)
         };
         if let Some(candidate) = self.candidates.iter().find(reachable) {

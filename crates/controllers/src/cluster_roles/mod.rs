@@ -8,7 +8,7 @@ use reconcile::plan::named;
 use reconcile::{Action, Controller, Input, Plan};
 use serde_json::json;
 
-use crate::shared::selectors;
+use machinery::selector::labels;
 
 /// The controller.
 pub struct Aggregation {
@@ -46,7 +46,7 @@ impl Controller for Aggregation {
         let selectors = rule.cluster_role_selectors.as_deref().unwrap_or_default();
         let mut rules: Vec<PolicyRule> = Vec::new();
         for other in self.roles.all().iter().filter(|other| other.key() != *key) {
-            if selectors.iter().any(|selector| selectors::matches(selector, &other.meta().labels))
+            if selectors.iter().any(|selector| labels::matches(selector, &other.meta().labels))
                 && let Ok(other) = typed::<ClusterRole>(other)
             {
                 let new = other.rules.iter().flatten().filter(|rule| !rules.contains(rule)).cloned();

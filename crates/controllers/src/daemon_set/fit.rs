@@ -1,9 +1,11 @@
 //! Whether a set's pod belongs on a node.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
 
-use crate::shared::node_affinity;
 use crate::shared::taints::tolerates;
+use machinery::selector::nodes;
 
 /// What daemon pods tolerate beside what their template says, with the taint's effect.
 const TOLERATED: [(&str, &str); 6] = [
@@ -40,8 +42,10 @@ pub fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
 /// Judges a node for pods of a template.
 pub fn judge(template: &PodSpec, node: &Node) -> Fit {
     let name = node.metadata.name.as_deref().unwrap_or_default();
+    let none = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&none);
     let pinned = template.node_name.as_deref().filter(|pinned| !pinned.is_empty());
-    if pinned.is_some_and(|pinned| pinned != name) || !node_affinity::admits(template, node) {
+    if pinned.is_some_and(|pinned| pinned != name) || !nodes::admits(template, labels, name) {
         return Fit { should_run: false, may_stay: false };
     }
     let mut tolerations = tolerations(template);

@@ -15,6 +15,7 @@ use client::{Cache, Caches, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use machinery::selector::labels;
 use machinery::{Key, Object, Status};
 use reconcile::{Controller, Input, Plan, Reference};
 use serde_json::Value;
@@ -23,7 +24,7 @@ pub use plan::{plan, plan_failure};
 
 use crate::shared::claim::{self, ObservedPod};
 use crate::shared::revisions::{self, Revision};
-use crate::shared::{owners, pods, selectors};
+use crate::shared::{owners, pods};
 
 /// The label by which pods and revisions name a template.
 const HASH_LABEL: &str = "controller-revision-hash";
@@ -169,7 +170,7 @@ fn pod_keys(sets: &Cache, pod: &Object) -> Vec<Key> {
     }
     let selects = |set: &Object| {
         typed::<DaemonSet>(set).is_ok_and(|set| {
-            set.spec.as_ref().is_some_and(|spec| selectors::matches(&spec.selector, &meta.labels))
+            set.spec.as_ref().is_some_and(|spec| labels::matches(&spec.selector, &meta.labels))
         })
     };
     let namespace = sets.namespace(&meta.namespace);

@@ -7,6 +7,7 @@ use client::target_of;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use machinery::Status;
+use machinery::selector::labels;
 use reconcile::{Action, Plan};
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use super::fit::{self, Fit};
 use super::history::{self, History};
 use super::{GENERATION_LABEL, HASH_LABEL, Observed, rolling, status};
 use crate::shared::claim::{Claim, ObservedPod};
-use crate::shared::{pods, revisions, selectors, template};
+use crate::shared::{pods, revisions, template};
 
 /// At most this many pods are created or removed in one go (`BurstReplicas` upstream).
 const BURST: usize = 250;
@@ -47,7 +48,7 @@ pub struct Changes {
 
 /// What to do for a set.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
-    if selectors::is_empty(&observed.spec.selector) {
+    if labels::is_empty(&observed.spec.selector) {
         let message = "This daemon set is selecting all pods. A non-empty selector is required.".to_owned();
         let event = Action::warning(observed.reference(), "SelectingAll", message);
         return Plan { actions: vec![event], ..Plan::nothing() };

@@ -13,12 +13,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use machinery::selector::labels;
 use machinery::{Key, Object, Status};
 use reconcile::{Controller, Input, Plan, Reference};
 
 pub use plan::{plan, plan_failure};
 
-use crate::shared::{intstr, owners, pods, selectors};
+use crate::shared::{intstr, owners, pods};
 
 /// A Deployment and what belongs to it.
 pub struct Observed {
@@ -123,7 +124,7 @@ impl Deployments {
         let selector = &view.spec.as_ref()?.selector;
         let concerns = |set: &Object| match owners::controller_of(set.meta()) {
             Some(controller) => controller.uid == object.meta().uid,
-            None => selectors::matches(selector, &set.meta().labels),
+            None => labels::matches(selector, &set.meta().labels),
         };
         let sets = self.sets.namespace(&key.namespace).into_iter().filter(|set| concerns(set));
         let sets = sets.filter_map(|set| self.set(set)).collect();
@@ -170,7 +171,7 @@ fn set_keys(deployments: &Cache, set: &Object) -> Vec<Key> {
     }
     let selects = |deployment: &Object| {
         typed::<Deployment>(deployment).is_ok_and(|deployment| {
-            deployment.spec.as_ref().is_some_and(|spec| selectors::matches(&spec.selector, &meta.labels))
+            deployment.spec.as_ref().is_some_and(|spec| labels::matches(&spec.selector, &meta.labels))
         })
     };
     deployments

@@ -4,16 +4,17 @@ use client::target_of;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use machinery::Status;
+use machinery::selector::labels;
 use reconcile::{Action, Plan};
 
 use super::rolling::{self, Resize};
 use super::{Observed, Set, revision, scaling, status};
-use crate::shared::{owners, selectors};
+use crate::shared::owners;
 
 /// What to do for a deployment.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let Some(spec) = &observed.view.spec else { return Plan::nothing() };
-    if selectors::is_empty(&spec.selector) {
+    if labels::is_empty(&spec.selector) {
         let message = "This deployment is selecting all pods. A non-empty selector is required.".to_owned();
         return Plan {
             actions: vec![Action::warning(observed.reference(), "SelectingAll", message)],
@@ -44,7 +45,7 @@ fn claims(observed: &Observed) -> Vec<Action> {
     let deployment = observed.object.meta();
     let claim = |set: &Set| {
         let owned = owners::is_controlled_by(&set.object, &deployment.uid);
-        match (owned, selectors::matches(&spec.selector, &set.object.meta().labels)) {
+        match (owned, labels::matches(&spec.selector, &set.object.meta().labels)) {
             (true, false) => Some(owners::release(target_of::<ReplicaSet>(""), &set.object, &deployment.uid)),
             (false, true) if set.object.meta().deletion_timestamp.is_none() => {
                 let reference = owners::controller_reference("apps/v1", "Deployment", deployment);

@@ -14,13 +14,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use machinery::selector::labels;
 use machinery::{Key, Object, OwnerReference};
 use reconcile::{Controller, Input, Plan};
 
 pub use plan::plan;
 
 use crate::shared::claim::ObservedPod;
-use crate::shared::{owners, selectors};
+use crate::shared::owners;
 
 /// A budget and the pods that it protects.
 pub struct Observed {
@@ -103,7 +104,7 @@ impl Disruption {
 /// Whether a budget selects a pod. One without a selector selects none, one with an empty selector all.
 fn protects(budget: &PodDisruptionBudget, pod: &Object) -> bool {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    selector.is_some_and(|selector| selectors::matches(selector, &pod.meta().labels))
+    selector.is_some_and(|selector| labels::matches(selector, &pod.meta().labels))
 }
 
 impl Controller for Disruption {

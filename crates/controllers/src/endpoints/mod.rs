@@ -15,7 +15,7 @@ use reconcile::{Controller, Input, Plan};
 
 pub use observe::{Backend, Port, backends};
 
-use crate::shared::selectors;
+use machinery::selector::labels;
 
 /// The label by which slices name their Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -97,7 +97,7 @@ fn services_of(services: &Cache, pod: &Object) -> Vec<Key> {
         typed::<Service>(service).is_ok_and(|service| {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
             selector.is_some_and(|selector| {
-                !selector.is_empty() && selectors::includes(&pod.meta().labels, selector)
+                !selector.is_empty() && labels::includes(&pod.meta().labels, selector)
             })
         })
     };

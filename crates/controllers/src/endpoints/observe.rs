@@ -6,10 +6,11 @@ use std::sync::Arc;
 use client::{Cache, typed};
 use k8s_openapi::api::core::v1::{Node, Pod, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use machinery::selector::labels;
 use machinery::{Key, Object};
 use serde_json::{Value, json};
 
-use crate::shared::{pods, selectors};
+use crate::shared::pods;
 
 /// A pod behind a Service.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +44,7 @@ pub fn backends(
     nodes: &Cache,
 ) -> Vec<Backend> {
     let Some(selector) = &spec.selector else { return Vec::new() };
-    let selected = candidates.iter().filter(|pod| selectors::includes(&pod.meta().labels, selector));
+    let selected = candidates.iter().filter(|pod| labels::includes(&pod.meta().labels, selector));
     selected.filter_map(|object| backend(spec, service, object, nodes)).collect()
 }
 

@@ -24,6 +24,7 @@ use client::{Cache, Caches, Patch, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
+use machinery::selector::labels;
 use machinery::{Key, Object};
 use reconcile::plan::named;
 use reconcile::{Action, Controller, Input, Plan, Reference};
@@ -34,7 +35,7 @@ pub use orphans::OrphanPods;
 pub use plan::plan;
 
 use crate::shared::claim::{self, ObservedPod};
-use crate::shared::{owners, pods, selectors};
+use crate::shared::{owners, pods};
 
 /// The finalizer of pods that are not counted yet.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
@@ -179,7 +180,7 @@ fn pod_keys(jobs: &Cache, pod: &Object) -> Vec<Key> {
     let selects = |job: &Object| {
         typed::<Job>(job).is_ok_and(|job| {
             let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-            selector.is_some_and(|selector| selectors::matches(selector, &meta.labels))
+            selector.is_some_and(|selector| labels::matches(selector, &meta.labels))
         })
     };
     jobs.namespace(&meta.namespace).iter().filter(|job| selects(job)).map(|job| job.key()).collect()

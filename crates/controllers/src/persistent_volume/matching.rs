@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::api::resource;
 use machinery::quantity::Quantity;
 
 use super::{Claim, Volume};
-use crate::shared::selectors;
+use machinery::selector::labels;
 
 /// The smallest volume that suits; one that was set aside for the claim goes before.
 pub fn best<'a>(claim: &Claim, volumes: &'a [Volume]) -> Option<&'a Volume> {
@@ -57,5 +57,5 @@ fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
 
 fn selected(volume: &Volume, claim: &PersistentVolumeClaim) -> bool {
     let selector = claim.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    selector.is_none_or(|selector| selectors::matches(selector, &volume.0.meta().labels))
+    selector.is_none_or(|selector| labels::matches(selector, &volume.0.meta().labels))
 }

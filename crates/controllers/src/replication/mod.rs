@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use machinery::selector::labels;
 use machinery::{Key, Object, ObjectMeta, Status};
 use reconcile::{Controller, Input, Plan, Reference};
 use serde_json::Value;
@@ -20,7 +21,7 @@ use serde_json::Value;
 pub use plan::plan;
 
 use crate::shared::claim::{self, ObservedPod};
-use crate::shared::{owners, selectors};
+use crate::shared::owners;
 
 /// A ReplicaSet or ReplicationController as the judgement sees it.
 pub struct Owner {
@@ -82,7 +83,7 @@ impl Replication {
 fn concerns(owner: &Owner, pod: &Object) -> bool {
     match owners::controller_of(pod.meta()) {
         Some(controller) => controller.uid == owner.meta.uid,
-        None => selectors::matches(&owner.selector, &pod.meta().labels),
+        None => labels::matches(&owner.selector, &pod.meta().labels),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use client::{Patch, target_of};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use machinery::selector::labels;
 use machinery::{Object, Status};
 use reconcile::plan::named_key;
 use reconcile::{Action, Plan};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::Owner;
 use crate::shared::claim::{Claim, ObservedPod};
 use crate::shared::status::is_new;
-use crate::shared::{owners, pods, selectors, template};
+use crate::shared::{owners, pods, template};
 
 /// At most this many pods are created or removed in one go (`BurstReplicas` upstream).
 const BURST: usize = 500;
@@ -72,7 +73,7 @@ fn status(
     let template_labels =
         owner.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
     let labeled = |object: &Object| {
-        template_labels.is_none_or(|labels| selectors::includes(&object.meta().labels, labels))
+        template_labels.is_none_or(|labels| labels::includes(&object.meta().labels, labels))
     };
     let waits: Vec<SignedDuration> = active
         .iter()

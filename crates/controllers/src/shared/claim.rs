@@ -5,11 +5,12 @@ use std::sync::Arc;
 use client::{Cache, ORPHANS, OWNER_INDEX, Target, typed};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use machinery::selector::labels;
 use machinery::{Object, ObjectMeta};
 use reconcile::Action;
 use serde_json::Value;
 
-use super::{owners, pods, selectors};
+use super::{owners, pods};
 
 /// A pod as it is stored and as it is read.
 pub type ObservedPod = (Arc<Object>, Arc<Pod>);
@@ -18,10 +19,9 @@ pub type ObservedPod = (Arc<Object>, Arc<Pod>);
 pub fn candidates(cache: &Cache, namespace: &str, uid: &str, selector: &LabelSelector) -> Vec<Arc<Object>> {
     let mut found = cache.indexed_in(OWNER_INDEX, uid, namespace);
     found.retain(|object| owners::is_controlled_by(object, uid));
-    if !selectors::is_empty(selector) {
+    if !labels::is_empty(selector) {
         let orphans = cache.indexed_in(OWNER_INDEX, ORPHANS, namespace);
-        found
-            .extend(orphans.into_iter().filter(|orphan| selectors::matches(selector, &orphan.meta().labels)));
+        found.extend(orphans.into_iter().filter(|orphan| labels::matches(selector, &orphan.meta().labels)));
     }
     found
 }
@@ -57,7 +57,7 @@ impl Claim<'_> {
         let (mut ours, mut actions) = (Vec::new(), Vec::new());
         for (object, pod) in observed {
             let managed = owners::is_controlled_by(object, &self.owner.uid);
-            let matches = selectors::matches(self.selector, &object.meta().labels) && fits(object);
+            let matches = labels::matches(self.selector, &object.meta().labels) && fits(object);
             match (managed, matches) {
                 (true, true) => ours.push((object.clone(), pod.clone())),
                 (true, false) if !deleting => {

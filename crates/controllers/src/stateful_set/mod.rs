@@ -14,6 +14,7 @@ use client::{Cache, Caches, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use machinery::selector::labels;
 use machinery::{Key, Object, Status};
 use reconcile::{Controller, Input, Plan, Reference};
 use serde_json::Value;
@@ -22,7 +23,7 @@ pub use plan::{plan, plan_failure};
 
 use crate::shared::claim::{self, ObservedPod};
 use crate::shared::revisions::{self, Revision};
-use crate::shared::{owners, pods, selectors};
+use crate::shared::{owners, pods};
 
 /// The label by which a pod names its revision.
 const REVISION_LABEL: &str = "controller-revision-hash";
@@ -170,7 +171,7 @@ fn pod_keys(sets: &Cache, pod: &Object) -> Vec<Key> {
     owner_keys(pod).unwrap_or_else(|| {
         let selects = |set: &Object| {
             typed::<StatefulSet>(set).is_ok_and(|set| {
-                set.spec.as_ref().is_some_and(|spec| selectors::matches(&spec.selector, &pod.meta().labels))
+                set.spec.as_ref().is_some_and(|spec| labels::matches(&spec.selector, &pod.meta().labels))
             })
         };
         let namespace = sets.namespace(&pod.meta().namespace);

@@ -6,12 +6,13 @@ use client::target_of;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use machinery::Status;
+use machinery::selector::labels;
 use reconcile::{Action, Plan};
 
 use super::history::{self, History};
 use super::{Observed, REVISION_LABEL, bodies, claims, is_available, is_healthy, status};
 use crate::shared::claim::{Claim, ObservedPod};
-use crate::shared::{intstr, pods, revisions, selectors};
+use crate::shared::{intstr, pods, revisions};
 
 /// The pods of a set by ordinal.
 pub struct Slots {
@@ -32,7 +33,7 @@ struct Context<'a> {
 
 /// What to do for a set.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
-    if selectors::is_empty(&observed.spec.selector) {
+    if labels::is_empty(&observed.spec.selector) {
         return Plan::nothing();
     }
     let deleting = observed.object.meta().deletion_timestamp.is_some();

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::Pod;
+use machinery::selector::nodes;
 
 use crate::quantity;
 
@@ -125,40 +126,10 @@ fn predicate(name: &str, cause: &str) -> Result<(), Refusal> {
 /// Whether the pod's node selector and required node affinity hold for a node of this name with these labels.
 pub fn selected(pod: &Pod, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let Some(spec) = &pod.spec else { return Ok(()) };
-    let by_selector = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required =
-        affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
-    let by_affinity =
-        required.is_none_or(|terms| terms.node_selector_terms.iter().any(|term| matches(term, name, labels)));
-    if by_selector && by_affinity {
+    if nodes::admits(spec, labels, name) {
         return Ok(());
     }
     predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
-}
-
-/// A term that asks for nothing matches nothing.
-fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    let asks = !expressions.is_empty() || !fields.is_empty();
-    asks && expressions.iter().all(|wanted| holds(wanted, labels.get(&wanted.key).map(String::as_str)))
-        && fields.iter().all(|wanted| wanted.key == "metadata.name" && holds(wanted, Some(name)))
-}
-
-fn holds(wanted: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = wanted.values.as_deref().unwrap_or_default();
-    let among = value.is_some_and(|value| values.iter().any(|other| other == value));
-    let compared = || Some(value?.parse::<i64>().ok()?.cmp(&values.first()?.parse().ok()?));
-    match wanted.operator.as_str() {
-        "In" => among,
-        "NotIn" => !among,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compared().is_some_and(std::cmp::Ordering::is_gt),
-        "Lt" => compared().is_some_and(std::cmp::Ordering::is_lt),
-        _ => false,
-    }
 }
 
 /// What a pod may set in its own namespaces without harm to others; upstream's list.

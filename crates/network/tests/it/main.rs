@@ -25,6 +25,19 @@ fn isolated(work: impl AsyncFnOnce(PathBuf) + Send) {
         runtime.block_on(work(path));
     })
     .unwrap();
+    forget_namespaces(directory.path());
+}
+
+/// Ends the network namespaces that a test made below its directory.
+fn forget_namespaces(directory: &Path) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => forget_namespaces(&path),
+            false if namespace::exists(&path) => namespace::remove(&path).unwrap(),
+            false => {}
+        }
+    }
 }
 
 fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {

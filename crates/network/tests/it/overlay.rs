@@ -73,7 +73,6 @@ impl Lab {
             backend: self.backend.clone(),
             node_addresses: self.addresses(number).iter().map(IpNet::addr).collect(),
             subnet_file: Some(self.directory.join(format!("run{number}/subnet.env"))),
-            namespaces: Some(self.directory.join(format!("pods{number}"))),
             ..Config::default()
         }
     }

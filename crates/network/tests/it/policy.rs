@@ -29,13 +29,12 @@ struct Pod {
     address: IpAddr,
 }
 
-fn config(directory: &Path) -> Config {
+fn config() -> Config {
     Config {
         bridge: "kbtest0".into(),
         table: "kobune-test".into(),
         pod_cidrs: vec!["10.201.0.0/24".parse().unwrap()],
         cluster_cidrs: vec!["10.201.0.0/16".parse().unwrap()],
-        namespaces: Some(directory.to_owned()),
         ..Config::default()
     }
 }
@@ -110,7 +109,7 @@ fn on_node(work: impl AsyncFnOnce(Node) + Send) {
         let server = TestServer::start().await;
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d"}});
         server.client().cluster::<Namespace>().create(&namespace).await.unwrap();
-        let network = PodNetwork::build(config(&directory)).unwrap();
+        let network = PodNetwork::build(config()).unwrap();
         let (stop, table) = (Shutdown::new(), network.config().policy_table());
         let caches = Caches::new(server.client(), stop.clone());
         let (policies, gate): (Policies, Gate) = Policies::build(&table, "here", &caches);

@@ -43,6 +43,9 @@ fn on_node(work: impl AsyncFnOnce(&Node) + Send) {
         });
     })
     .unwrap();
+    for entry in directory.path().read_dir().unwrap() {
+        namespace::remove(&entry.unwrap().path()).unwrap();
+    }
 }
 
 fn config() -> Config {
@@ -60,7 +63,6 @@ impl Node {
             pod_cidrs: vec!["10.42.0.0/24".parse().unwrap(), "fd00:42::/64".parse().unwrap()],
             cluster_cidrs: config().cluster_cidrs,
             service_cidrs: config().service_cidrs,
-            namespaces: Some(directory.clone()),
             ..network::Config::default()
         })
         .unwrap();

@@ -2,9 +2,11 @@
 
 use k8s_openapi::api::core::v1::PreferredSchedulingTerm;
 
+use machinery::selector::nodes;
+
+use crate::NodeInfo;
 use crate::plugin::{Context, Filter, Rejection, Score, normalize};
 use crate::pod::Wish;
-use crate::{NodeInfo, selector};
 
 struct NodeAffinity<'a>(&'a Wish);
 
@@ -16,7 +18,7 @@ pub fn filter<'a>(context: Context<'a>) -> Option<Box<dyn Filter + 'a>> {
 
 /// The only nodes that come into question, if the pod says so by name (DaemonSets' pods do).
 pub fn names<'a>(context: Context<'a>) -> Option<Vec<&'a str>> {
-    selector::names(context.pod.wish().required()?)
+    nodes::names(context.pod.wish().required()?)
 }
 
 impl Filter for NodeAffinity<'_> {
@@ -36,7 +38,7 @@ impl Wish {
     /// Whether the pod's node selector and required node affinity hold.
     pub fn selects(&self, node: &NodeInfo) -> bool {
         self.node_selector.iter().all(|(key, value)| node.labels().get(key) == Some(value))
-            && self.required().is_none_or(|required| selector::selects(required, node))
+            && self.required().is_none_or(|required| nodes::selects(required, node.labels(), &node.name))
     }
 }
 
@@ -51,9 +53,8 @@ pub fn score<'a>(context: Context<'a>) -> Option<Box<dyn Score + 'a>> {
 impl Score for Preferred<'_> {
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
         let weigh = |node: &&NodeInfo| {
-            let holds = |term: &&PreferredSchedulingTerm| {
-                selector::matches(&term.preference, node.labels(), &node.name)
-            };
+            let holds =
+                |term: &&PreferredSchedulingTerm| nodes::matches(&term.preference, node.labels(), &node.name);
             self.0.iter().filter(holds).map(|term| i64::from(term.weight)).sum()
         };
         normalize(nodes.iter().map(weigh).collect(), false)

@@ -1,8 +1,10 @@
 //! `VolumeBinding` and `VolumeRestrictions`: what a pod's claims ask of its node.
 
+use machinery::selector::nodes;
+
 use crate::plugin::{Context, Filter, Plugin, Refusal, Rejection};
 use crate::volumes::Needs;
-use crate::{NodeInfo, PodInfo, selector};
+use crate::{NodeInfo, PodInfo};
 
 /// Claims that cannot be used anywhere.
 pub fn check(context: Context<'_>) -> Result<(), Refusal> {
@@ -22,7 +24,7 @@ pub fn binding<'a>(context: Context<'a>) -> Option<Box<dyn Filter + 'a>> {
 
 impl Filter for Binding<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if !self.0.bound.iter().all(|required| selector::selects(required, node)) {
+        if !self.0.bound.iter().all(|required| nodes::selects(required, node.labels(), &node.name)) {
             return Err(Rejection::by_node("node(s) didn't match PersistentVolume's node affinity"));
         }
         if self.0.choose(node).is_none() {
