@@ -346,6 +346,47 @@ fn address_changes(fleet: &mut Fleet) {
     fleet.cluster.kubectl(&["logs", &text(&there["metadata"]["name"])]);
 }
 
+/// Of two machines that join under one name at the same moment one becomes the node, and the other is told why not. Asked
+/// again, the one that is the node still is, and the other one joins under another name.
+#[test]
+fn two_machines_ask_for_one_name() {
+    let mut fleet = Fleet::with_idle(3, "40s");
+    fleet.machines[2].name = "m2".to_owned();
+    fleet.start_agent(1);
+    fleet.start_agent(2);
+    let start = Instant::now();
+    let running = loop {
+        let running: Vec<usize> = (1..=2).filter(|index| fleet.machines[*index].is_running()).collect();
+        if running.len() < 2 {
+            break running;
+        }
+        assert!(start.elapsed() < crate::cluster::PATIENCE, "both go on");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let [winner] = running[..] else { panic!("none is left") };
+    let loser = 3 - winner;
+    let said = fleet.machines[loser].log();
+    assert!(said.contains("as m2") || said.contains("a node m2 is there already"), "{said}");
+    assert!(said.contains("--node-name"), "{said}");
+    fleet.until("the node is ready", |fleet| fleet.ready("m2"));
+    let is_the_winner = |fleet: &Fleet| {
+        let addresses = fleet.node("m2")["status"]["addresses"].clone();
+        addresses
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["address"] == fleet.machines[winner].address.as_str())
+    };
+    assert!(is_the_winner(&fleet));
+    // A start on the same data is the same machine.
+    fleet.machines[winner].kill();
+    fleet.start_agent(winner);
+    fleet.machines[loser].name = "m3".to_owned();
+    fleet.start_agent(loser);
+    fleet.until("both are nodes", |fleet| fleet.ready("m2") && fleet.ready("m3"));
+    assert!(is_the_winner(&fleet) && fleet.machines[1..].iter_mut().all(Machine::is_running));
+}
+
 /// `kubectl drain` and `cordon` with a DaemonSet and a PodDisruptionBudget.
 #[test]
 fn nodes_are_drained_and_used_again() {

@@ -185,6 +185,16 @@ fn address(number: usize) -> String {
 impl Fleet {
     /// A server and so many agents less one, ready; a node counts as lost after `grace`.
     pub fn of(count: usize, grace: &str) -> Self {
+        let mut fleet = Self::with_idle(count, grace);
+        (1..count).for_each(|machine| fleet.start_agent(machine));
+        fleet.until("the nodes are ready", |fleet| {
+            (1..=count).all(|number| fleet.ready(&format!("m{number}")))
+        });
+        fleet
+    }
+
+    /// As [`Fleet::of`], but nothing runs on the machines besides the server.
+    pub fn with_idle(count: usize, grace: &str) -> Self {
         // Nothing is launched here, but it has a place, and the way to use the clients.
         let cluster = Cluster::prepare("server", &[], "");
         let number = FLEETS.fetch_add(1, Ordering::Relaxed);
@@ -200,10 +210,6 @@ impl Fleet {
         fleet.until("the server is ready", |fleet| fleet.ready("m1"));
         let token = fleet.cluster.kobune(&["token", "create"]);
         std::fs::write(&fleet.token, token.trim()).unwrap();
-        (1..count).for_each(|machine| fleet.start_agent(machine));
-        fleet.until("the nodes are ready", |fleet| {
-            (1..=count).all(|number| fleet.ready(&format!("m{number}")))
-        });
         fleet
     }
 

@@ -49,7 +49,7 @@ impl Clone for Identity {
     }
 }
 
-/// A new key and the request for its certificate.
+/// A key and the request for its certificate.
 pub struct SigningRequest {
     /// PKCS #10 in PEM.
     pub pem: String,
@@ -60,11 +60,19 @@ pub struct SigningRequest {
 impl SigningRequest {
     /// A request for a certificate that says what `profile` says.
     pub fn generate(profile: &Profile) -> Result<Self, PkiError> {
-        let key = KeyPair::generate().map_err(PkiError::certificate("generating a key"))?;
+        Self::of(profile, &KeyPair::generate().map_err(PkiError::certificate("generating a key"))?)
+    }
+
+    /// As [`SigningRequest::generate`], for a key that is there already (PKCS #8 in PEM).
+    pub fn with_key(profile: &Profile, key_pem: &str) -> Result<Self, PkiError> {
+        Self::of(profile, &KeyPair::from_pem(key_pem).map_err(PkiError::certificate("reading a key"))?)
+    }
+
+    fn of(profile: &Profile, key: &KeyPair) -> Result<Self, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(&profile.common_name, &profile.organizations);
         params.subject_alt_names = alternative_names(&profile.names)?;
-        let request = params.serialize_request(&key).and_then(|request| request.pem());
+        let request = params.serialize_request(key).and_then(|request| request.pem());
         let pem = request.map_err(PkiError::certificate("making a certificate request"))?;
         Ok(Self { pem, key_pem: key.serialize_pem() })
     }

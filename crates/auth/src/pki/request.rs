@@ -16,6 +16,8 @@ pub struct CertificateRequest {
     pub addresses: Vec<IpAddr>,
     /// Alternative names of other sorts (mail addresses, URIs, …).
     pub other_names: usize,
+    /// The public key: SubjectPublicKeyInfo in DER.
+    pub public_key: Vec<u8>,
 }
 
 impl CertificateRequest {
@@ -31,6 +33,7 @@ impl CertificateRequest {
         let mut read = Self {
             common_name: subject.iter_common_name().next().map(text).unwrap_or_default(),
             organizations: subject.iter_organization().map(text).collect(),
+            public_key: request.certification_request_info.subject_pki.raw.to_vec(),
             ..Self::default()
         };
         for extension in request.requested_extensions().into_iter().flatten() {
@@ -78,8 +81,22 @@ mod tests {
             dns_names: vec!["node-2".to_owned()],
             addresses: addresses.to_vec(),
             other_names: 0,
+            public_key: read.public_key.clone(),
         };
         assert_eq!(read, want);
         assert_eq!(CertificateRequest::from_pem(b"nothing"), None);
+    }
+
+    #[test]
+    fn the_same_key_can_ask_again() {
+        let profile = Profile::node("node-2");
+        let key = |request: &SigningRequest| {
+            CertificateRequest::from_pem(request.pem.as_bytes()).unwrap().public_key
+        };
+        let first = SigningRequest::generate(&profile).unwrap();
+        let again = SigningRequest::with_key(&profile, &first.key_pem).unwrap();
+        assert_eq!(key(&first), key(&again));
+        assert_ne!(key(&first), key(&SigningRequest::generate(&profile).unwrap()));
+        assert!(SigningRequest::with_key(&profile, "nothing").is_err());
     }
 }

@@ -25,11 +25,13 @@ pub enum Verdict {
     Leave,
 }
 
-/// Judges a request that is neither approved nor denied. `node` finds a node by its name.
+/// Judges a request that is neither approved nor denied. `node` finds a node by its name; `claim` gives the name of a
+/// node to come to a public key, unless another one has it.
 pub fn judge(
     request: &Request,
     authorizer: &dyn Authorizer,
     node: impl Fn(&str) -> Option<Arc<Node>>,
+    claim: impl Fn(&str, &[u8]) -> bool,
 ) -> Verdict {
     let spec = &request.spec;
     let Some(asked) = CertificateRequest::from_pem(&spec.request.0) else { return Verdict::Leave };
@@ -47,6 +49,7 @@ pub fn judge(
             };
             match authorizer.authorize(&attributes(spec, subresource)).is_allowed() {
                 true if !is_own && node(name).is_some_and(|node| is_ready(&node)) => taken(name),
+                true if !is_own && !claim(name, &asked.public_key) => contested(name),
                 true => Verdict::Approve(message),
                 false => Verdict::Leave,
             }
@@ -69,7 +72,15 @@ fn taken(name: &str) -> Verdict {
     ))
 }
 
-fn is_ready(node: &Node) -> bool {
+/// Of two machines that come under one name at the same time the first becomes the node.
+fn contested(name: &str) -> Verdict {
+    Verdict::Deny(format!(
+        "another machine is just joining as {name}; give this machine another name with --node-name, or try again in a \
+         minute if that one is gone"
+    ))
+}
+
+pub fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
@@ -165,7 +176,7 @@ mod tests {
         let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.1.1.2"}],
             "conditions": [{"type": "Ready", "status": ready}]}});
         let node: Arc<Node> = Arc::new(serde_json::from_value(node).unwrap());
-        judge(request, &Bindings, |name| (name == "n2").then(|| node.clone()))
+        judge(request, &Bindings, |name| (name == "n2").then(|| node.clone()), |name, _| name != "contested")
     }
 
     #[test]
@@ -179,6 +190,8 @@ mod tests {
             ("n2", token, "False", "approve"),
             ("n2", own, "True", "approve"),
             ("n4", token, "True", "approve"),
+            ("contested", token, "False", "deny"),
+            ("contested", ("system:node:contested", NODES_GROUP), "False", "approve"),
         ] {
             let request = request(CLIENT_SIGNER, &Profile::node(name), user, &client);
             let got = match verdict_beside(&request, ready) {

@@ -4,6 +4,7 @@
 //! `kubernetes.io/kubelet-serving`. Requests for other signers are left to whoever serves them.
 
 mod approve;
+mod claims;
 mod clean;
 mod sign;
 
@@ -17,11 +18,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Request;
 use k8s_openapi::api::core::v1::Node;
 use machinery::{Key, Object};
+use parking_lot::Mutex;
 use reconcile::plan::named;
 use reconcile::{Action, Controller, Input, Plan};
 use serde_json::{Value, json};
 
 use approve::Verdict;
+use claims::Claims;
 
 /// The controller. Its keys are certificate signing requests.
 pub struct Certificates {
@@ -30,6 +33,7 @@ pub struct Certificates {
     authority: Arc<Authority>,
     authorizer: Arc<dyn Authorizer>,
     env: Env,
+    claims: Arc<Mutex<Claims>>,
 }
 
 impl Certificates {
@@ -40,10 +44,11 @@ impl Certificates {
         authorizer: Arc<dyn Authorizer>,
         env: Env,
     ) -> Self {
-        Self { requests: caches.of::<Request>(), nodes: caches.of::<Node>(), authority, authorizer, env }
+        let (requests, nodes) = (caches.of::<Request>(), caches.of::<Node>());
+        Self { requests, nodes, authority, authorizer, env, claims: Arc::default() }
     }
 
-    fn judge(&self, object: &Object, request: &Request) -> Option<Action> {
+    fn judge(&self, object: &Object, request: &Request, now: Timestamp) -> Option<Action> {
         if is(request, "Denied") || is(request, "Failed") {
             return None;
         }
@@ -53,7 +58,8 @@ impl Certificates {
         }
         let node =
             |name: &str| self.nodes.get(&Key::new("", name)).and_then(|node| typed::<Node>(&node).ok());
-        match approve::judge(request, &*self.authorizer, node) {
+        let claim = |name: &str, key: &[u8]| self.claims.lock().claim(name, key, now);
+        match approve::judge(request, &*self.authorizer, node, claim) {
             Verdict::Approve(message) => {
                 Some(patch(object, "approval", decision(request, "Approved", "AutoApproved", message)))
             }
@@ -72,8 +78,11 @@ impl Controller for Certificates {
 
     fn inputs(&self) -> Vec<Input> {
         // A serving certificate may have to wait for the addresses of its node.
-        let requests = self.requests.clone();
+        let (requests, claims) = (self.requests.clone(), self.claims.clone());
         let of_node = move |node: &Object| {
+            if typed::<Node>(node).is_ok_and(|node| approve::is_ready(&node)) {
+                claims.lock().settle(&node.meta().name);
+            }
             let user = format!("system:node:{}", node.meta().name);
             let waits = |object: &Arc<Object>| {
                 typed::<Request>(object).is_ok_and(|request| {
@@ -93,7 +102,7 @@ impl Controller for Certificates {
             let delete = Action::delete(target_of::<Request>(""), &object, None);
             return Plan { actions: vec![delete], ..Plan::nothing() };
         }
-        let actions = self.judge(&object, &request).into_iter().collect();
+        let actions = self.judge(&object, &request, now).into_iter().collect();
         Plan { actions, next: Some(left), ..Plan::nothing() }
     }
 }

@@ -1,6 +1,7 @@
 //! Certificates through the API: a CertificateSigningRequest is sent and its certificate awaited (KEP-1513).
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use auth::pki::{Identity, Profile, SigningRequest};
@@ -44,6 +45,23 @@ pub fn serving(node: &str, addresses: &[IpAddr]) -> Wanted {
 /// Sends the request and waits for the certificate.
 pub async fn request(client: &Client, wanted: &Wanted) -> Result<Identity, Status> {
     let request = SigningRequest::generate(&wanted.profile).map_err(Status::internal)?;
+    send(client, wanted, request).await
+}
+
+/// As [`request`], with the key that an earlier try left in `file`, or a new one that is written there before anybody
+/// is asked: by its key the cluster knows a machine that asks again from another one that wants its name.
+pub async fn request_again(client: &Client, wanted: &Wanted, file: &Path) -> Result<Identity, Status> {
+    let known = auth::pki::read(file).map_err(Status::internal)?;
+    let again = known.and_then(|key| SigningRequest::with_key(&wanted.profile, &key).ok());
+    let request = match again {
+        Some(request) => request,
+        None => SigningRequest::generate(&wanted.profile).map_err(Status::internal)?,
+    };
+    auth::pki::write_private(file, request.key_pem.as_bytes()).map_err(Status::internal)?;
+    send(client, wanted, request).await
+}
+
+async fn send(client: &Client, wanted: &Wanted, request: SigningRequest) -> Result<Identity, Status> {
     let body = json!({
         "apiVersion": "certificates.k8s.io/v1",
         "kind": "CertificateSigningRequest",

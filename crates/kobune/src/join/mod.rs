@@ -70,8 +70,10 @@ impl Membership {
         progress.say(format_args!("the server at {url} is the token's"));
         let bootstrap = discovery::with_token(&url, &authority_pem, &token.bootstrap)?;
         let name = &settings.node_name;
-        let identity =
-            certificates::request(&bootstrap, &certificates::client(name)).await.map_err(|status| {
+        let wanted = certificates::client(name);
+        let identity = certificates::request_again(&bootstrap, &wanted, &dir.join("client.key"))
+            .await
+            .map_err(|status| {
                 let hint = match status.code {
                     401 => {
                         "; the token is wrong or expired: `kobune token create` on the server makes another"
