@@ -238,7 +238,6 @@ pub struct Usage {
     pub memory_usage_bytes: u64,
     pub memory_working_set_bytes: u64,
     pub memory_rss_bytes: u64,
-    pub writable_layer_bytes: u64,
     pub pids: u64,
 }
 
@@ -350,7 +349,12 @@ pub trait Runtime: Send + Sync {
     async fn containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError>;
     async fn container(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError>;
     async fn update_resources(&self, id: &ContainerId, resources: &Resources) -> Result<(), RuntimeError>;
+    /// Processor time, memory and processes: a few counters are read.
     async fn usage(&self, id: &ContainerId) -> Result<Usage, RuntimeError>;
+    /// The same of everything that this runtime has started, pods that are gone included in the processor time.
+    async fn total_usage(&self) -> Result<Usage, RuntimeError>;
+    /// Bytes that the container has written to its own file system. Every file of it is looked at.
+    async fn writable_layer_bytes(&self, id: &ContainerId) -> Result<u64, RuntimeError>;
     /// Close and open the log again, after it was rotated.
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 

@@ -99,6 +99,9 @@ pub struct Common {
     /// A label that the node registers with; may be repeated.
     #[arg(long = "node-label", global = true, value_name = "KEY=VALUE")]
     pub node_labels: Vec<String>,
+    /// Other nodes of `up --nodes` are on this machine as well.
+    #[arg(long, global = true, hide = true)]
+    pub shares_machine: bool,
     /// How long a node may be silent before it counts as lost and its pods are replaced [default: 40s].
     #[arg(long, global = true, value_name = "DURATION")]
     pub node_monitor_grace_period: Option<GracePeriod>,

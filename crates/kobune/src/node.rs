@@ -233,6 +233,7 @@ impl Node {
             labels: settings.node_labels.clone(),
             static_pods: settings.pod_manifest_path.clone(),
             stop_mode,
+            shares_machine: settings.shares_machine,
             lease_duration: settings.node_monitor_grace_period,
             ..kubelet::Config::new(settings.node_name.clone())
         };

@@ -66,6 +66,8 @@ pub struct Config {
     pub stop_grace: Duration,
     /// How many containers are started at the same time.
     pub parallel_starts: usize,
+    /// Other nodes are on this machine as well: what this one uses is what its pods and this process use.
+    pub shares_machine: bool,
 }
 
 impl Config {
@@ -90,6 +92,7 @@ impl Config {
             lease_duration: Duration::from_secs(40),
             stop_grace: Duration::from_secs(5),
             parallel_starts: 8,
+            shares_machine: false,
         }
     }
 
@@ -154,6 +157,7 @@ impl Config {
             facts: node,
             allocatable_storage_bytes: signed(facts.allocatable_storage_bytes(self.reserved)),
             max_pods: self.max_pods,
+            shares_machine: self.shares_machine,
             volumes: Volumes::new(self.root.clone(), client.clone(), env.clone()),
             watches: Watches::new(client.clone()),
             services: services.unwrap_or_else(|| crate::services_cache(&client)),

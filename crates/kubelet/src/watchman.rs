@@ -132,7 +132,7 @@ async fn occupied(shared: &Shared, pod: &Pod, containers: &[&ContainerStatus]) -
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let mut found = Occupied::default();
     for container in containers {
-        let layer = shared.runtime.usage(&container.id).await.map_or(0, |usage| usage.writable_layer_bytes);
+        let layer = shared.runtime.writable_layer_bytes(&container.id).await.unwrap_or(0);
         let log = std::fs::metadata(&container.log_path).map_or(0, |log| log.len());
         *found.containers.entry(container.config.name.clone()).or_default() += layer + log;
     }

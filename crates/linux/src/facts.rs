@@ -25,6 +25,9 @@ pub struct Disk {
     pub free_inodes: u64,
 }
 
+/// `USER_HZ`, the unit of times in `/proc`, is a hundred on every architecture that this is built for.
+const TICK_NANOSECONDS: u64 = 10_000_000;
+
 /// What a node reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -94,10 +97,24 @@ pub fn cpu_nanoseconds() -> Result<u64> {
     Ok(parse_cpu(&text))
 }
 
+/// What this process has used of the processors, in steps of 10 ms, and holds in memory.
+pub fn own_usage() -> Result<(u64, u64)> {
+    let read = |file: &str| fs::read_to_string(file).with_context(|| format!("read {file}"));
+    let cpu = parse_own_cpu(&read("/proc/self/stat")?);
+    let resident = read("/proc/self/statm")?.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    Ok((cpu, resident.unwrap_or(0u64) * rustix::param::page_size() as u64))
+}
+
+/// The second field is a name in parentheses, which may hold anything; user and system time are 14 and 15.
+fn parse_own_cpu(stat: &str) -> u64 {
+    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    let times = rest.split(' ').skip(11).take(2);
+    times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * TICK_NANOSECONDS
+}
+
 /// The first line counts hundredths of a second: user, nice, system, idle, iowait, irq, softirq, steal; guests are
 /// contained in user.
 fn parse_cpu(text: &str) -> u64 {
-    const TICK_NANOSECONDS: u64 = 10_000_000;
     let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
     let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
     let used = [0, 1, 2, 5, 6].iter().filter_map(|index| ticks.get(*index)).sum::<u64>();
@@ -174,6 +191,13 @@ pub fn occupied_bytes(directory: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_times_of_a_process() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 50 60 0 0 20 0 6 0 1 2 3";
+        assert_eq!(parse_own_cpu(stat), 110 * TICK_NANOSECONDS);
+        assert!(own_usage().unwrap().1 > 1 << 20);
+    }
 
     #[test]
     fn idle_time_is_not_used_time() {

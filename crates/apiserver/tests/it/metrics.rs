@@ -29,9 +29,14 @@ fn page(look: usize) -> String {
              container_start_time_seconds{labels} 1\n"
         )
     };
+    let late = match look {
+        0 | 1 => String::new(),
+        _ => container("late", 1.0)
+            .replace("pod=\"late\"} 1\n", &format!("pod=\"late\"}} {}\n", at / 1000 - 2)),
+    };
     let node = 100.0 + look as f64;
     format!(
-        "node_cpu_usage_seconds_total {node} {at}\nnode_memory_working_set_bytes 4096 {at}\n{}{}",
+        "node_cpu_usage_seconds_total {node} {at}\nnode_memory_working_set_bytes 4096 {at}\n{}{}{late}",
         container("web", 7.0 + look as f64 / 2.0),
         container("idle", 3.0)
     )
@@ -141,6 +146,28 @@ async fn what_kubelets_tell_is_served() {
     );
     assert_eq!(client.get(&target("nodes", "", "n2"), &all).await.unwrap_err().code, 404);
     assert_eq!(looks.load(Ordering::Relaxed), 2, "an answer is good for a while");
+}
+
+#[tokio::test]
+async fn a_pod_that_runs_only_now_is_not_missing_for_long() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let test = start(looks.clone()).await;
+    let client = test.client().transport().clone();
+    client.list(&target("pods", "", ""), &ListOptions::default()).await.unwrap();
+    assert_eq!(looks.load(Ordering::Relaxed), 2);
+    running(&test, "late", "n1").await;
+    let late = async {
+        loop {
+            match client.get(&target("pods", "default", "late"), &ListOptions::default()).await {
+                Ok(found) => return found.value(),
+                Err(status) => assert_eq!(status.code, 404),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let late = tokio::time::timeout(std::time::Duration::from_secs(10), late).await.unwrap();
+    assert_eq!((milli(&late["containers"][0]["usage"]), &late["window"]), (500, &json!("2s")));
+    assert_eq!(looks.load(Ordering::Relaxed), 3, "an answer that lacks a pod is still good for a second");
 }
 
 #[tokio::test]

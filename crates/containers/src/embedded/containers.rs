@@ -253,23 +253,21 @@ impl Inner {
         if !container.current().is_running() {
             return Err(RuntimeError::NotRunning(id.0.clone()));
         }
-        let cgroup = self.cgroup_of(&container)?;
+        usage_of(self.cgroup_of(&container)?, "read the container's usage").await
+    }
+
+    pub(super) async fn total_usage(&self) -> Result<Usage, RuntimeError> {
+        match self.cgroup_root() {
+            root if root.exists() => usage_of(root, "read the usage of all containers").await,
+            _nothing_was_started => Ok(Usage::default()),
+        }
+    }
+
+    pub(super) async fn writable_layer_bytes(&self, id: &ContainerId) -> Result<u64, RuntimeError> {
+        self.container(id)?;
         let layer = self.container_directory(id).join("u");
-        let read = tokio::task::spawn_blocking(move || {
-            cgroup.usage().map(|usage| (usage, linux::facts::occupied_bytes(&layer)))
-        });
-        let (usage, layer_bytes) = read
-            .await
-            .map_err(|error| io_error("read the container's usage", error.into()))?
-            .map_err(|error| other("read the container's usage", error))?;
-        Ok(Usage {
-            cpu_nanoseconds: usage.cpu_nanoseconds,
-            memory_usage_bytes: usage.memory_bytes,
-            memory_working_set_bytes: usage.memory_working_set_bytes,
-            memory_rss_bytes: usage.memory_rss_bytes,
-            writable_layer_bytes: layer_bytes,
-            pids: usage.pids,
-        })
+        let read = tokio::task::spawn_blocking(move || linux::facts::occupied_bytes(&layer));
+        read.await.map_err(|error| io_error("read the size of the container's layer", error.into()))
     }
 
     pub(super) async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -299,4 +297,17 @@ pub(super) fn unexpected(what: &str, reply: &Reply) -> RuntimeError {
         reply => format!("the monitor answered {reply:?}"),
     };
     RuntimeError::Other { what: what.into(), cause }
+}
+
+async fn usage_of(cgroup: Cgroup, what: &'static str) -> Result<Usage, RuntimeError> {
+    let read = tokio::task::spawn_blocking(move || cgroup.usage());
+    let usage =
+        read.await.map_err(|error| io_error(what, error.into()))?.map_err(|error| other(what, error))?;
+    Ok(Usage {
+        cpu_nanoseconds: usage.cpu_nanoseconds,
+        memory_usage_bytes: usage.memory_bytes,
+        memory_working_set_bytes: usage.memory_working_set_bytes,
+        memory_rss_bytes: usage.memory_rss_bytes,
+        pids: usage.pids,
+    })
 }

@@ -77,6 +77,14 @@ impl Runtime for EmbeddedRuntime {
         self.inner.usage(id).await
     }
 
+    async fn total_usage(&self) -> Result<Usage, RuntimeError> {
+        self.inner.total_usage().await
+    }
+
+    async fn writable_layer_bytes(&self, id: &ContainerId) -> Result<u64, RuntimeError> {
+        self.inner.writable_layer_bytes(id).await
+    }
+
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         self.inner.reopen_log(id).await
     }

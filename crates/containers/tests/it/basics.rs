@@ -134,7 +134,12 @@ async fn usage_and_update() {
     let log = world.runtime.container(&id).await.unwrap().log_path;
     crate::world::eventually("done\n".to_owned(), || plain_log(&log)).await;
     let usage = world.runtime.usage(&id).await.unwrap();
-    assert!(usage.writable_layer_bytes >= 8 << 20, "{usage:?}");
+    assert!(world.runtime.writable_layer_bytes(&id).await.unwrap() >= 8 << 20);
+    let total = world.runtime.total_usage().await.unwrap();
+    assert!(
+        total.cpu_nanoseconds >= usage.cpu_nanoseconds && total.pids >= usage.pids,
+        "{total:?} {usage:?}"
+    );
     assert!(usage.cpu_nanoseconds > 0 && usage.memory_usage_bytes > 0 && usage.pids > 0, "{usage:?}");
     assert!(usage.memory_working_set_bytes <= usage.memory_usage_bytes, "{usage:?}");
     let resources = Resources { memory_limit_bytes: 64 << 20, cpu_quota_us: 50_000, ..Resources::default() };

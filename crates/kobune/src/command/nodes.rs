@@ -164,6 +164,7 @@ fn server_arguments(settings: &Settings, common: &Common, address: IpAddr) -> Ve
     let listen = std::net::SocketAddr::new(address, settings.listen.port());
     let mut arguments: Vec<OsString> = vec![
         "up".into(),
+        "--shares-machine".into(),
         "--listen".into(),
         listen.to_string().into(),
         "--kubeconfig".into(),
@@ -188,7 +189,7 @@ fn agent_arguments(
     machine: &machine::Machine,
 ) -> Result<Vec<OsString>, Failure> {
     // The token goes by a file: everybody sees a process's arguments.
-    let mut arguments: Vec<OsString> = vec!["agent".into(), "--stop-pods".into()];
+    let mut arguments: Vec<OsString> = vec!["agent".into(), "--shares-machine".into(), "--stop-pods".into()];
     arguments.extend(["--server".into(), machines.url(settings).into()]);
     arguments.extend(["--token-file".into(), machine.write_token(token)?.into()]);
     Ok(arguments)

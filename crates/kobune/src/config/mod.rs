@@ -43,6 +43,8 @@ pub struct Settings {
     /// Names the bridge, the nftables table and the cgroup of this instance.
     pub instance: String,
     pub pod_manifest_path: Option<PathBuf>,
+    /// Other nodes are on this machine as well.
+    pub shares_machine: bool,
     /// How long a node may be silent before it counts as lost.
     pub node_monitor_grace_period: Duration,
     pub log: Option<String>,
@@ -86,6 +88,7 @@ impl Settings {
             load_balancer_pool: file.load_balancer_pool,
             instance: instance(&data_dir),
             pod_manifest_path: file.pod_manifest_path,
+            shares_machine: flags.shares_machine,
             node_monitor_grace_period: grace_period(
                 flags.node_monitor_grace_period.or(file.node_monitor_grace_period),
             ),

@@ -28,6 +28,7 @@ pub struct Shared {
     pub facts: NodeFacts,
     pub allocatable_storage_bytes: i64,
     pub max_pods: usize,
+    pub shares_machine: bool,
     pub volumes: Volumes,
     pub watches: Watches,
     pub services: Cache,

@@ -102,7 +102,7 @@ impl Server {
                 page.line(CONTAINER_START, &labels(status), started_at.as_millisecond() as f64 / 1e3);
             }
         }
-        self.node_resources(&mut page, at);
+        self.node_resources(&mut page, at).await;
         pod_resources(&mut page, &usages, at);
         page.head(
             "resource_scrape_error",
@@ -113,17 +113,14 @@ impl Server {
         Ok(text(page.0))
     }
 
-    fn node_resources(&self, page: &mut Page, at: i64) {
-        if let Ok(nanoseconds) = linux::facts::cpu_nanoseconds() {
-            let name = "node_cpu_usage_seconds_total";
-            page.head(name, "counter", "Cumulative cpu time consumed by the node in core-seconds");
-            page.line_at(name, &[], seconds(nanoseconds), at);
-        }
-        if let Ok(memory) = linux::facts::memory() {
-            let name = "node_memory_working_set_bytes";
-            page.head(name, "gauge", "Current working set of the node in bytes");
-            page.line_at(name, &[], memory.total_bytes.saturating_sub(memory.available_bytes), at);
-        }
+    async fn node_resources(&self, page: &mut Page, at: i64) {
+        let Some(used) = self.node_usage().await else { return };
+        let name = "node_cpu_usage_seconds_total";
+        page.head(name, "counter", "Cumulative cpu time consumed by the node in core-seconds");
+        page.line_at(name, &[], seconds(used.cpu_nanoseconds), at);
+        let name = "node_memory_working_set_bytes";
+        page.head(name, "gauge", "Current working set of the node in bytes");
+        page.line_at(name, &[], used.memory_bytes, at);
     }
 
     pub(super) async fn cadvisor_metrics(&self) -> Answer {

@@ -35,6 +35,14 @@ impl Samples {
     }
 }
 
+/// What a node uses.
+#[derive(Default)]
+pub(super) struct NodeUsage {
+    pub cpu_nanoseconds: u64,
+    pub memory_bytes: u64,
+    available_bytes: u64,
+}
+
 impl Server {
     /// All running containers with what they use.
     pub(super) async fn usages(&self) -> Result<Vec<(ContainerStatus, Usage)>, Failure> {
@@ -61,12 +69,15 @@ impl Server {
             let uid = entry.0.config.labels.get("io.kubernetes.pod.uid").cloned().unwrap_or_default();
             pods.entry(uid).or_default().push(entry);
         }
-        let list: Vec<_> = pods.values().map(|containers| self.pod_stats(containers, &now)).collect();
+        let mut list = Vec::new();
+        for containers in pods.values() {
+            list.push(self.pod_stats(containers, &now).await);
+        }
         self.samples.retain(&usages);
-        Ok(json(&json!({"node": self.node_stats(&now), "pods": list})))
+        Ok(json(&json!({"node": self.node_stats(&now).await, "pods": list})))
     }
 
-    fn pod_stats(&self, containers: &[&(ContainerStatus, Usage)], now: &str) -> Value {
+    async fn pod_stats(&self, containers: &[&(ContainerStatus, Usage)], now: &str) -> Value {
         let label = |name: &str| {
             let first = containers.first();
             first.and_then(|(status, _)| status.config.labels.get(name).cloned()).unwrap_or_default()
@@ -81,7 +92,9 @@ impl Server {
             let mut stats = stats(usage, own, now);
             stats["name"] = json!(status.config.name);
             stats["startTime"] = json!(status.created_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-            stats["rootfs"] = json!({"time": now, "usedBytes": usage.writable_layer_bytes});
+            // A container that ended meanwhile has written nothing that counts.
+            let layer = self.shared.runtime.writable_layer_bytes(&status.id).await.unwrap_or(0);
+            stats["rootfs"] = json!({"time": now, "usedBytes": layer});
             list.push(stats);
         }
         let mut pod = stats(&total, rate, now);
@@ -95,12 +108,31 @@ impl Server {
         pod
     }
 
-    fn node_stats(&self, now: &str) -> Value {
-        let memory = linux::facts::memory().unwrap_or_default();
+    /// What the node uses: the whole machine, or the node's share of it where several are on one. None if the machine
+    /// does not say.
+    pub(super) async fn node_usage(&self) -> Option<NodeUsage> {
+        let memory = linux::facts::memory().ok()?;
+        if !self.shared.shares_machine {
+            return Some(NodeUsage {
+                cpu_nanoseconds: linux::facts::cpu_nanoseconds().ok()?,
+                memory_bytes: memory.total_bytes.saturating_sub(memory.available_bytes),
+                available_bytes: memory.available_bytes,
+            });
+        }
+        let pods = self.shared.runtime.total_usage().await.ok()?;
+        let (cpu, resident) = linux::facts::own_usage().ok()?;
+        Some(NodeUsage {
+            cpu_nanoseconds: pods.cpu_nanoseconds + cpu,
+            memory_bytes: pods.memory_working_set_bytes + resident,
+            available_bytes: memory.available_bytes,
+        })
+    }
+
+    async fn node_stats(&self, now: &str) -> Value {
+        let used = self.node_usage().await.unwrap_or_default();
         let disk = linux::facts::disk(&self.shared.volumes.pod_directory("")).unwrap_or_default();
-        let cpu = linux::facts::cpu_nanoseconds().unwrap_or_default();
+        let (cpu, memory) = (used.cpu_nanoseconds, used.memory_bytes);
         let rate = self.samples.rate(&ContainerId(NODE.to_owned()), cpu);
-        let used = memory.total_bytes.saturating_sub(memory.available_bytes);
         let file_system = json!({
             "time": now, "availableBytes": disk.available_bytes, "capacityBytes": disk.total_bytes,
             "usedBytes": disk.used_bytes, "inodesFree": disk.free_inodes, "inodes": disk.total_inodes,
@@ -108,7 +140,7 @@ impl Server {
         json!({
             "nodeName": self.shared.node_name,
             "cpu": {"time": now, "usageNanoCores": rate, "usageCoreNanoSeconds": cpu},
-            "memory": {"time": now, "availableBytes": memory.available_bytes, "usageBytes": used, "workingSetBytes": used},
+            "memory": {"time": now, "availableBytes": used.available_bytes, "usageBytes": memory, "workingSetBytes": memory},
             "fs": file_system.clone(),
             "runtime": {"imageFs": file_system.clone(), "containerFs": file_system},
         })

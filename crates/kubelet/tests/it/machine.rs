@@ -201,6 +201,15 @@ impl Runtime for Machine {
         Ok(Usage { cpu_nanoseconds: 1_500_000_000, memory_working_set_bytes: 4096, ..Usage::default() })
     }
 
+    async fn total_usage(&self) -> Result<Usage, RuntimeError> {
+        Ok(Usage { cpu_nanoseconds: 7_000_000_000, memory_working_set_bytes: 1 << 20, ..Usage::default() })
+    }
+
+    async fn writable_layer_bytes(&self, _: &ContainerId) -> Result<u64, RuntimeError> {
+        self.called("look at the layer".to_owned());
+        Ok(512)
+    }
+
     async fn reopen_log(&self, _: &ContainerId) -> Result<(), RuntimeError> {
         Ok(())
     }

@@ -36,10 +36,21 @@ impl Node {
         root: tempfile::TempDir,
         server: Option<ServerConfig>,
     ) -> Self {
+        Self::configured(api, machine, root, server, |_| {}).await
+    }
+
+    async fn configured(
+        api: Arc<Api>,
+        machine: Arc<Machine>,
+        root: tempfile::TempDir,
+        server: Option<ServerConfig>,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config::new("n1");
         config.addresses = vec!["192.0.2.1".parse().unwrap()];
         config.root = root.path().join("kubelet");
         config.log_root = root.path().join("logs");
+        adjust(&mut config);
         let dependencies = Dependencies {
             env: Env::system(),
             client: api.client(),

@@ -40,12 +40,17 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
+        Self::configured(|_| {}).await
+    }
+
+    async fn configured(adjust: impl FnOnce(&mut kubelet::Config)) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let doors = Arc::new(Doors);
         let tls = server_tls();
         let server = ServerConfig { listener, tls, authenticator: doors.clone(), authorizer: doors };
-        let node = Node::with(Api::new(), Machine::new(), tempfile::tempdir().unwrap(), Some(server)).await;
+        let root = tempfile::tempdir().unwrap();
+        let node = Node::configured(Api::new(), Machine::new(), root, Some(server), adjust).await;
         Self { node, port }
     }
 
@@ -96,6 +101,25 @@ async fn only_who_may_gets_in() {
 }
 
 #[tokio::test]
+async fn a_node_among_several_of_a_machine_tells_of_its_own_share() {
+    let value = |page: &str, family: &str| -> f64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(family)?.strip_prefix(' '));
+        line.unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    let served = Served::configured(|config| config.shares_machine = true).await;
+    let (_, page) = served.get("/metrics/resource", "admin").await;
+    let (cpu, memory) = linux::facts::own_usage().unwrap();
+    // The pods have used seven seconds and a mebibyte; this process goes on using.
+    let used = value(&page, "node_cpu_usage_seconds_total");
+    assert!((7.0..=7.0 + cpu as f64 / 1e9).contains(&used), "{used}");
+    let held = value(&page, "node_memory_working_set_bytes") as u64;
+    assert!(held > 1 << 20 && held < 2 * memory + (1 << 20), "{held} of {memory}");
+    let (_, summary) = served.get("/stats/summary", "admin").await;
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert!(summary["node"]["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap() >= 7_000_000_000);
+}
+
+#[tokio::test]
 async fn logs_and_numbers() {
     let served = Served::new().await;
     served.node.pod("web", simple());
@@ -114,7 +138,12 @@ async fn logs_and_numbers() {
     let summary: Value = serde_json::from_str(&summary).unwrap();
     assert_eq!(summary["pods"][0]["podRef"]["name"], "web");
     assert_eq!(summary["pods"][0]["containers"][0]["memory"]["workingSetBytes"], 4096);
+    assert_eq!(summary["pods"][0]["containers"][0]["rootfs"]["usedBytes"], 512);
+    let looked =
+        || served.node.machine.calls.lock().iter().filter(|call| *call == "look at the layer").count();
+    let looks = looked();
     let (_, metrics) = served.get("/metrics/resource", "admin").await;
+    assert_eq!(looked(), looks, "no file is looked at for processor time and memory");
     assert!(
         metrics.contains(
             "container_cpu_usage_seconds_total{container=\"a\",namespace=\"default\",pod=\"web\"} 1.5 "

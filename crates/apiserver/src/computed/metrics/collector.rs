@@ -17,7 +17,9 @@ use crate::core::Core;
 
 /// An answer of a node is good for so long: a little less than upstream's 15 s, so that who asks every 15 s always
 /// gets new numbers.
-const FRESH: Duration = Duration::from_secs(14);
+pub const FRESH: Duration = Duration::from_secs(14);
+/// An answer in which a running pod is missing, most likely because it runs only now, is good for so long.
+pub const INCOMPLETE: Duration = Duration::from_secs(1);
 /// Two looks at a node that are further apart would tell of the past.
 const APART_MAX_MS: i64 = 60_000;
 /// How long is measured when there is no earlier look.
@@ -42,9 +44,15 @@ struct Known {
 }
 
 impl Collector {
-    /// What the nodes and their pods use, by node. Nodes that are not ready or do not answer are left out.
-    pub async fn collect(&self, core: &Core, nodes: &[Arc<Object>]) -> BTreeMap<String, Arc<Rates>> {
-        let asked: Vec<_> = nodes.iter().cloned().map(|node| self.ask_named(core, node)).collect();
+    /// What the nodes and their pods use, by node; earlier answers serve when they are not older than `fresh`. Nodes that
+    /// are not ready or do not answer are left out.
+    pub async fn collect(
+        &self,
+        core: &Core,
+        nodes: &[Arc<Object>],
+        fresh: Duration,
+    ) -> BTreeMap<String, Arc<Rates>> {
+        let asked: Vec<_> = nodes.iter().cloned().map(|node| self.ask_named(core, node, fresh)).collect();
         let answers = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
         answers.filter_map(|answer| async { answer }).collect().await
     }
@@ -54,17 +62,22 @@ impl Collector {
         self.nodes.lock().retain(|name, _| exists(name));
     }
 
-    async fn ask_named(&self, core: &Core, node: Arc<Object>) -> Option<(String, Arc<Rates>)> {
-        let rates = self.ask(core, &node).await?;
+    async fn ask_named(
+        &self,
+        core: &Core,
+        node: Arc<Object>,
+        fresh: Duration,
+    ) -> Option<(String, Arc<Rates>)> {
+        let rates = self.ask(core, &node, fresh).await?;
         Some((node.meta().name.clone(), rates))
     }
 
     /// Who asks while another's question is under way waits for its answer.
-    async fn ask(&self, core: &Core, node: &Object) -> Option<Arc<Rates>> {
+    async fn ask(&self, core: &Core, node: &Object, fresh: Duration) -> Option<Arc<Rates>> {
         let known = self.nodes.lock().entry(node.meta().name.clone()).or_default().clone();
         let mut known = known.lock().await;
         if let Some((at, answer)) = &known.answer
-            && at.elapsed() < FRESH
+            && at.elapsed() < fresh
         {
             return answer.clone();
         }

@@ -7,6 +7,7 @@ mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use client::{ListOptions, ObjectList, Target};
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use super::View;
 use crate::core::Core;
 use crate::pipeline::Call;
-use collector::Collector;
+use collector::{Collector, FRESH, INCOMPLETE};
 use usage::Rates;
 
 /// The metrics of nodes.
@@ -48,7 +49,7 @@ impl View for NodeMetrics {
 impl NodeMetrics {
     async fn metrics(&self, core: &Core, nodes: &[Arc<Object>]) -> Result<Vec<Arc<Object>>, Status> {
         let ready: Vec<_> = nodes.iter().filter(|node| is_ready(node)).cloned().collect();
-        let rates = self.0.collect(core, &ready).await;
+        let rates = self.0.collect(core, &ready, FRESH).await;
         let now = core.env.now();
         let shown = nodes.iter().filter_map(|node| {
             let usage = rates.get(&node.meta().name)?.node?;
@@ -86,11 +87,16 @@ impl PodMetrics {
         let placed: Vec<(&Arc<Object>, String)> =
             pods.iter().filter_map(|pod| Some((pod, running_on(pod)?))).collect();
         let names: BTreeSet<&str> = placed.iter().map(|(_, node)| node.as_str()).collect();
-        let rates = self.rates(core, call, &names).await?;
+        let mut rates = self.rates(core, call, &names, FRESH).await?;
+        let key = |pod: &Object| (pod.meta().namespace.clone(), pod.meta().name.clone());
+        let lacks = |(pod, node): &&(&Arc<Object>, String)| {
+            rates.get(node).is_some_and(|known| !known.pods.contains_key(&key(pod)))
+        };
+        let incomplete: BTreeSet<&str> = placed.iter().filter(lacks).map(|(_, node)| node.as_str()).collect();
+        rates.extend(self.rates(core, call, &incomplete, INCOMPLETE).await?);
         let now = core.env.now();
         let shown = placed.iter().filter_map(|(pod, node)| {
-            let key = (pod.meta().namespace.clone(), pod.meta().name.clone());
-            let containers = rates.get(node)?.pods.get(&key)?;
+            let containers = rates.get(node)?.pods.get(&key(pod))?;
             Some(usage::of_pod(pod, containers, now))
         });
         shown.map(made).collect()
@@ -102,6 +108,7 @@ impl PodMetrics {
         core: &Core,
         call: &Call,
         names: &BTreeSet<&str>,
+        fresh: Duration,
     ) -> Result<BTreeMap<String, Arc<Rates>>, Status> {
         if names.is_empty() {
             return Ok(BTreeMap::new());
@@ -112,7 +119,7 @@ impl PodMetrics {
         let known: BTreeSet<&str> = nodes.iter().map(|node| node.meta().name.as_str()).collect();
         self.0.retain(|name| known.contains(name));
         let asked = nodes.iter().filter(|node| names.contains(node.meta().name.as_str()) && is_ready(node));
-        Ok(self.0.collect(core, &asked.cloned().collect::<Vec<_>>()).await)
+        Ok(self.0.collect(core, &asked.cloned().collect::<Vec<_>>(), fresh).await)
     }
 }
 
