@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::views;
 
@@ -113,7 +114,7 @@ impl Object {
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
         if value.get("metadata").is_none_or(Value::is_null) {
-            value["metadata"] = Value::Object(serde_json::Map::new());
+            value["metadata"] = Value::Object(Map::new());
         }
         Self::from_value(&value, revision)
     }
@@ -202,19 +203,39 @@ impl std::fmt::Debug for Object {
 
 /// The stored form of a value: compact JSON without `metadata.resourceVersion`.
 pub fn encode(value: &Value) -> Bytes {
-    let revision = value.pointer("/metadata/resourceVersion");
-    let bytes = match revision {
-        None => serde_json::to_vec(value),
-        Some(_) => {
-            let mut copy = value.clone();
-            if let Some(metadata) = copy.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.remove("resourceVersion");
-            }
-            serde_json::to_vec(&copy)
-        }
+    let bytes = match value {
+        Value::Object(fields) => serde_json::to_vec(&Stored(fields)),
+        other => serde_json::to_vec(other),
     };
     // It will be kept for long: without the room that it grew into.
     Bytes::from(bytes.expect("a JSON value has only string keys and finite numbers").into_boxed_slice())
+}
+
+/// An object as it is stored.
+struct Stored<'a>(&'a Map<String, Value>);
+
+/// Metadata as it is stored.
+struct StoredMetadata<'a>(&'a Map<String, Value>);
+
+impl Serialize for Stored<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in self.0 {
+            match value {
+                Value::Object(metadata) if name == "metadata" => {
+                    map.serialize_entry(name, &StoredMetadata(metadata))?;
+                }
+                value => map.serialize_entry(name, value)?,
+            }
+        }
+        map.end()
+    }
+}
+
+impl Serialize for StoredMetadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().filter(|(name, _)| *name != "resourceVersion"))
+    }
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub enum ListType {
 /// Named types. Types of Kubernetes itself can be referred to from any schema.
 #[derive(Default)]
 pub struct Schema {
-    types: BTreeMap<Arc<str>, Entry>,
+    types: HashMap<Arc<str>, Entry>,
     builtin: bool,
     /// The names of types by the kinds they describe, made when first asked for.
     by_kind: OnceLock<HashMap<&'static str, Arc<str>>>,
@@ -165,12 +165,14 @@ impl Schema {
 
     /// The names of all types of this schema, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.types.keys().map(AsRef::as_ref)
+        let mut names: Vec<&str> = self.types.keys().map(AsRef::as_ref).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 
     /// All named types in order. For the built-in schema this reads all of them: about 1 MB.
     pub fn types(&self) -> impl Iterator<Item = (&str, &Node)> {
-        self.types.iter().map(|(name, entry)| (name.as_ref(), entry.node()))
+        self.names().filter_map(|name| Some((name, self.types.get(name)?.node())))
     }
 
     /// The kinds that a type is the schema of.

@@ -16,9 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use env::Watermark;
-use machinery::Status;
+use machinery::object::ObjectError;
 use machinery::status::{Cause, Details};
+use machinery::{Object, Status};
 use parking_lot::Mutex;
 use resources::Table;
 use store::{Store, StoreError};
@@ -117,6 +119,20 @@ impl Cache {
         }
         let reached = tokio::time::timeout(WAIT_MAX, self.applied.reached(revision)).await;
         reached.map_err(|_elapsed| too_large(revision, self.applied()))
+    }
+
+    /// The object as which the bytes that a write stored at `revision` are kept, so that they are read once for the
+    /// writer and the readers.
+    pub fn written(&self, key: &str, body: Bytes, revision: u64) -> Result<Arc<Object>, ObjectError> {
+        if self.applied() < revision {
+            self.catch_up();
+        }
+        let kept = self.collection_of_key(key).and_then(|collection| collection.get(key));
+        match kept.filter(|object| object.revision() == revision) {
+            Some(object) => Ok(object),
+            // Another write came since.
+            None => Object::from_stored(body, revision).map(Arc::new),
+        }
     }
 
     /// How many objects each collection holds, by prefix.

@@ -36,7 +36,7 @@ impl Computation for Binding {
         };
         let pod = core.call_within(&call.caller, "update", target)?;
         let now = meta::time(core.env.now());
-        core.rewrite(&pod, options.dry_run, &|old| bound(old, &body, &now)).await?;
+        core.rewrite(&pod, options.dry_run, &|old, pod| bound(old, pod, &body, &now)).await?;
         Ok(created())
     }
 }
@@ -54,8 +54,7 @@ fn validate(name: &str, body: &Value) -> Result<(), Status> {
 }
 
 /// The pod on its node, or why it cannot be.
-fn bound(old: &Object, binding: &Value, now: &str) -> Result<Value, Status> {
-    let mut pod = old.value();
+fn bound(old: &Object, mut pod: Value, binding: &Value, now: &str) -> Result<Value, Status> {
     let name = old.meta().name.as_str();
     let conflict = |detail: String| Err(Status::conflict("", "pods/binding", name, &detail));
     let uid = text(binding, "/metadata/uid");
@@ -109,19 +108,19 @@ mod tests {
         };
         let binding =
             json!({"target": {"kind": "Node", "name": "n1"}, "metadata": {"annotations": {"a": "b"}}});
-        let bound_pod = bound(&pod(json!({})), &binding, "now").unwrap();
+        let bind = |spec: Value| {
+            let pod = pod(spec);
+            bound(&pod, pod.value(), &binding, "now")
+        };
+        let bound_pod = bind(json!({})).unwrap();
         assert_eq!(bound_pod["spec"]["nodeName"], "n1");
         assert_eq!(bound_pod["metadata"]["annotations"]["a"], "b");
         assert_eq!(bound_pod["status"]["conditions"][0]["status"], "True");
-        let refused = bound(&pod(json!({"nodeName": "n2"})), &binding, "now").unwrap_err();
+        let refused = bind(json!({"nodeName": "n2"})).unwrap_err();
         assert_eq!(
             refused.message,
             "Operation cannot be fulfilled on pods/binding \"web\": pod web is already assigned to node \"n2\""
         );
-        assert!(
-            bound(&pod(json!({"schedulingGates": [{"name": "g"}]})), &binding, "now")
-                .unwrap_err()
-                .is_conflict()
-        );
+        assert!(bind(json!({"schedulingGates": [{"name": "g"}]})).unwrap_err().is_conflict());
     }
 }

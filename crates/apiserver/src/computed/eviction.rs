@@ -69,7 +69,7 @@ async fn mark(core: &Arc<Core>, call: &Call, pod: &Object, delete: &mut DeleteOp
         return Ok(());
     }
     let now = meta::time(core.env.now());
-    let marked = core.rewrite(call, false, &|old| Ok(disrupted(old.value(), &now))).await?;
+    let marked = core.rewrite(call, false, &|_, pod| Ok(disrupted(pod, &now))).await?;
     if let Some(revision) = delete.preconditions.as_mut().and_then(|wanted| wanted.resource_version.as_mut())
     {
         *revision = marked.revision().to_string();
@@ -122,7 +122,7 @@ async fn take_from_budget(core: &Arc<Core>, call: &Call, pod: &Object, dry_run: 
     let named = Target { name: budget.meta().name.clone(), ..target };
     let budget_call = core.call_within(&call.caller, "update", named)?;
     let (pod_value, now) = (pod.value(), meta::time(core.env.now()));
-    core.rewrite(&budget_call, dry_run, &|old| decremented(&old.value(), &pod_value, &now)).await.map(drop)
+    core.rewrite(&budget_call, dry_run, &|_, budget| decremented(&budget, &pod_value, &now)).await.map(drop)
 }
 
 fn selects(budget: &Value, pod: &Object) -> bool {

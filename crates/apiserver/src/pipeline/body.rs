@@ -79,9 +79,7 @@ impl Core {
 
     /// The schema's defaults of a type, and the zero values that upstream always writes.
     pub(super) fn fill(&self, schema: &str, value: &mut Value) {
-        let node = Node::reference(schema);
-        decode::default_fields(self.schema, &node, value);
-        decode::write_zero_fields(self.schema, &node, value);
+        decode::complete_fields(self.schema, &Node::reference(schema), value);
     }
 }
 

@@ -126,7 +126,7 @@ impl Core {
         let ops = vec![Op::Put { key, value: body.clone(), lease }];
         match self.cache.store().txn(compare, ops).await.map_err(|error| store_status(&error))? {
             Outcome::Committed(revision) => {
-                Object::from_stored(body, revision).map(Arc::new).map_err(Status::internal)
+                self.cache.written(&call.key(name), body, revision).map_err(Status::internal)
             }
             Outcome::Mismatch(_) => Err(self.already_exists(call, name)),
         }

@@ -16,6 +16,7 @@ mod token;
 mod update;
 mod watch;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use body::Problems;
@@ -155,16 +156,17 @@ impl Core {
         if !row.is_converted() {
             return object.clone();
         }
-        let value = served_value(row, object);
+        let stored = object.value();
+        let value = served(row, &stored);
         Object::from_value(&value, object.revision()).map_or_else(|_| object.clone(), Arc::new)
     }
 }
 
-/// A changeable copy in the row's version.
-pub fn served_value(row: &Resource, object: &Object) -> Value {
-    let mut value = object.value();
+/// A value of the stored version in the row's version.
+pub fn served<'a>(row: &Resource, stored: &'a Value) -> Cow<'a, Value> {
+    let mut value = Cow::Borrowed(stored);
     if row.is_converted() {
-        row.strategy.from_storage(&row.version, &mut value);
+        row.strategy.from_storage(&row.version, value.to_mut());
     }
     value
 }

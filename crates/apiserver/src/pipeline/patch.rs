@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::body::Problems;
 use super::update::check_preconditions;
-use super::{Call, Write, meta, served_value};
+use super::{Call, Write, meta, served};
 use crate::core::Core;
 
 /// What a patch did.
@@ -41,8 +41,8 @@ impl Core {
         } else {
             let node = Node::reference(&call.row.schema);
             self.change(call, Write::update(options), &|old| {
-                let patched = self.patched(&node, &served_value(&call.row, old), &patch)?;
-                self.accept_patched(call, patched, old, options)
+                let patched = self.patched(&node, &served(&call.row, old.value), &patch)?;
+                self.accept_patched(call, patched, old.object, options)
             })
             .await?
         };
@@ -109,9 +109,9 @@ impl Core {
         intent: &Value,
     ) -> Result<Arc<Object>, Status> {
         self.change(call, write, &|old| {
-            let live = served_value(&call.row, old);
+            let live = served(&call.row, old.value);
             let merged = self.applied(call, Some(&live), intent, write.options)?;
-            self.accept_patched(call, merged, old, write.options)
+            self.accept_patched(call, merged, old.object, write.options)
         })
         .await
     }

@@ -50,11 +50,11 @@ impl Core {
     ) -> Result<Arc<Object>, Status> {
         let changed = self
             .change(call, Write::update(options), &|old| {
-                let view = mutation(old, &scale_of(call, old)?)?;
-                check_preconditions(call, &view, old)?;
+                let view = mutation(old.object, &scale_of(call, old.object)?)?;
+                check_preconditions(call, &view, old.object)?;
                 let replicas = view.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
                 check_replicas(call, replicas)?;
-                let mut new = old.value();
+                let mut new = old.value.clone();
                 call.row.strategy.set_scale(&mut new, replicas);
                 Ok(new)
             })

@@ -18,7 +18,18 @@ use crate::core::Core;
 const TRIES: usize = 5;
 
 /// Makes the new state (in the stored version, defaulted) out of the old object.
-pub type Mutation<'a> = dyn Fn(&Object) -> Result<Value, Status> + Send + Sync + 'a;
+pub type Mutation<'a> = dyn Fn(Old<'_>) -> Result<Value, Status> + Send + Sync + 'a;
+
+/// Makes the new state out of the stored object and its value.
+pub type Rewriting<'a> = dyn Fn(&Object, Value) -> Result<Value, Status> + Send + Sync + 'a;
+
+/// A stored object that is to be changed, read once for all who look at it.
+#[derive(Clone, Copy)]
+pub struct Old<'a> {
+    pub object: &'a Object,
+    /// In the stored version.
+    pub value: &'a Value,
+}
 
 /// What became of one try.
 enum Attempt {
@@ -50,7 +61,7 @@ impl Core {
             return self.create_accepted(call, value, Write::update(options)).await;
         }
         self.change(call, Write::update(options), &|old| {
-            check_preconditions(call, &value, old)?;
+            check_preconditions(call, &value, old.object)?;
             Ok(value.clone())
         })
         .await
@@ -67,8 +78,9 @@ impl Core {
         let mut present = self.newest(call).await?;
         for _ in 0..TRIES {
             let old = present.ok_or_else(|| call.not_found(name))?;
-            let new = mutation(&old)?;
-            match self.attempt(call, &old, new, write).await? {
+            let value = old.value();
+            let new = mutation(Old { object: &old, value: &value })?;
+            match self.attempt(call, &old, &value, new, write).await? {
                 Attempt::Done(object) => return Ok(self.present(&call.row, &object)),
                 Attempt::Raced(newer) => present = newer,
             }
@@ -80,13 +92,13 @@ impl Core {
         &self,
         call: &Call,
         old: &Arc<Object>,
+        old_value: &Value,
         mut new: Value,
         write: Write<'_>,
     ) -> Result<Attempt, Status> {
         let (name, dry_run) = (call.target.name.as_str(), write.options.dry_run);
-        let old_value = old.value();
-        let result = match self.judge_update(call, &mut new, &old_value, write).await {
-            Ok(()) if new == old_value && !self.may_go(call, &new) => Ok(Attempt::Done(old.clone())),
+        let result = match self.judge_update(call, &mut new, old_value, write).await {
+            Ok(()) if new == *old_value && !self.may_go(call, &new) => Ok(Attempt::Done(old.clone())),
             Ok(()) if dry_run => Object::from_value(&new, old.revision())
                 .map(|dry| Attempt::Done(Arc::new(dry)))
                 .map_err(Status::internal),
@@ -94,7 +106,7 @@ impl Core {
             Err(refused) => Err(refused),
         };
         let committed = matches!(result, Ok(Attempt::Done(_)));
-        self.finish(call, Change { name, new: Some(&mut new), old: Some(&old_value), dry_run }, committed);
+        self.finish(call, Change { name, new: Some(&mut new), old: Some(old_value), dry_run }, committed);
         result
     }
 
@@ -122,13 +134,13 @@ impl Core {
         &self,
         call: &Call,
         dry_run: bool,
-        mutation: &Mutation<'_>,
+        rewriting: &Rewriting<'_>,
     ) -> Result<Arc<Object>, Status> {
         let name = call.target.name.as_str();
         let mut present = self.newest(call).await?;
         for _ in 0..TRIES {
             let old = present.ok_or_else(|| call.not_found(name))?;
-            let new = mutation(&old)?;
+            let new = rewriting(&old, old.value())?;
             // Equal values are equal bytes, and reading the old one again would cost more than writing the new one.
             let body = object::encode(&new);
             if body == *old.stored() {
@@ -160,8 +172,8 @@ impl Core {
         };
         match written {
             Outcome::Committed(revision) => {
-                let object = Object::from_stored(body, revision).map_err(Status::internal)?;
-                Ok(Attempt::Done(Arc::new(object)))
+                let object = self.cache.written(&call.key(&old.meta().name), body, revision);
+                object.map(Attempt::Done).map_err(Status::internal)
             }
             Outcome::Mismatch(present) => {
                 let present =

@@ -138,8 +138,9 @@ fn encode(entry: &Entry) -> Value {
         "apiVersion": entry.api_version,
         "time": entry.time,
         "fieldsType": "FieldsV1",
-        "fieldsV1": entry.fields.encode(),
     });
+    // Not in the macro, which would write and read the whole set once more.
+    value["fieldsV1"] = entry.fields.encode();
     if !entry.subresource.is_empty() {
         value["subresource"] = json!(entry.subresource);
     }

@@ -1,7 +1,6 @@
 //! Sets of fields, and their `fieldsV1` form.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -97,7 +96,7 @@ impl FieldSet {
             fields.insert(".".to_owned(), Value::Object(Map::new()));
         }
         for (element, child) in &self.children {
-            fields.insert(element.to_string(), child.encode());
+            fields.insert(element.encode(), child.encode());
         }
         Value::Object(fields)
     }
@@ -143,15 +142,14 @@ impl PathElement {
             Self::Index(index) => format!("[{index}]"),
         }
     }
-}
 
-impl fmt::Display for PathElement {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The element as a field's name in the `fieldsV1` form.
+    pub(super) fn encode(&self) -> String {
         match self {
-            Self::Field(name) => write!(out, "f:{name}"),
-            Self::Key(json) => write!(out, "k:{json}"),
-            Self::Value(json) => write!(out, "v:{json}"),
-            Self::Index(index) => write!(out, "i:{index}"),
+            Self::Field(name) => ["f:", name].concat(),
+            Self::Key(json) => ["k:", json].concat(),
+            Self::Value(json) => ["v:", json].concat(),
+            Self::Index(index) => format!("i:{index}"),
         }
     }
 }

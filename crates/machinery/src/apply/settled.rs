@@ -45,9 +45,10 @@ fn is_member(fields: &Map<String, Value>) -> bool {
 fn covers(fields: &Value, set: &FieldSet) -> bool {
     let Value::Object(fields) = fields else { return false };
     (!set.member || is_member(fields))
-        && set.children.iter().all(|(element, child)| {
-            fields.get(&element.to_string()).is_some_and(|fields| covers(fields, child))
-        })
+        && set
+            .children
+            .iter()
+            .all(|(element, child)| fields.get(&element.encode()).is_some_and(|fields| covers(fields, child)))
 }
 
 /// Whether any path of `set` is in the encoded one.
@@ -55,6 +56,6 @@ fn intersects(fields: &Value, set: &FieldSet) -> bool {
     let Value::Object(fields) = fields else { return false };
     (set.member && is_member(fields))
         || set.children.iter().any(|(element, child)| {
-            fields.get(&element.to_string()).is_some_and(|fields| intersects(fields, child))
+            fields.get(&element.encode()).is_some_and(|fields| intersects(fields, child))
         })
 }

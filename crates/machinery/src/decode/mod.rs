@@ -10,8 +10,8 @@ mod order;
 mod path;
 
 pub use check::{TypeError, check_types, prune};
+pub use fill::complete_fields;
 pub(crate) use fill::zero_of;
-pub use fill::{default_fields, write_zero_fields};
 pub use json::{Decoded, JsonError, Limits, decode_json};
 pub use order::in_order;
 
@@ -27,8 +27,7 @@ pub fn decode_value(
 ) -> Result<Vec<String>, TypeError> {
     let node = Node::reference(type_name);
     let complaints = check_types(schema, &node, value)?;
-    default_fields(schema, &node, value);
-    write_zero_fields(schema, &node, value);
+    complete_fields(schema, &node, value);
     Ok(complaints)
 }
 
