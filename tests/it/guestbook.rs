@@ -2,7 +2,6 @@
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,7 +9,7 @@ use serde_json::json;
 use crate::cluster::Cluster;
 use crate::conformance_network::nodes;
 use crate::conformance_network::pods::try_fetch_path;
-use crate::image::{archive, busybox_root};
+use crate::image::{add_program, archive, busybox_root};
 
 const PRIMARY: &str = "registry.k8s.io/redis:e2e";
 const REPLICA: &str = "gcr.io/google_samples/gb-redisslave:v1";
@@ -32,18 +31,6 @@ else
   [ -z "$answer" ] || printf '{"data": "%s"}' "$(echo "$answer" | sed -n '/^\$-1/q; 2p' | tr -d '\r')"
 fi
 "#;
-
-/// A program with the libraries that it is linked with.
-fn add_program(root: &Path, program: &str) {
-    let list = Command::new("ldd").arg(program).output().unwrap();
-    let list = String::from_utf8_lossy(&list.stdout).into_owned();
-    let libraries = list.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain([program]) {
-        let target = root.join(file.trim_start_matches('/'));
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(file, target).unwrap();
-    }
-}
 
 fn redis(work: &Path, name: &str, arguments: &[&str]) -> PathBuf {
     let root = work.join("root");
@@ -93,6 +80,7 @@ fn field(cluster: &Cluster, of: &str, path: &str) -> String {
     cluster.kubectl(&["get", of, "-o", &format!("jsonpath={{{path}}}")])
 }
 
+// conformance: [sig-cli] Kubectl client Guestbook application should create and stop a working application
 #[test]
 fn messages_are_stored_and_returned_also_while_a_node_is_lost() {
     let cluster = Cluster::of_nodes(3, "");
@@ -116,11 +104,39 @@ fn messages_are_stored_and_returned_also_while_a_node_is_lost() {
     cluster.kubectl(&["patch", "svc", "frontend", "-p", r#"{"spec":{"type":"LoadBalancer"}}"#]);
     let balancers: Vec<String> = nodes.iter().map(|(_, address)| format!("{address}:80")).collect();
     until_everywhere(&cluster, &balancers, ",from-2");
-    lose_a_node(&cluster, &port);
+    through_the_api(&cluster);
+    let lost = lose_a_node(&cluster, &port);
+    stop(&cluster, manifests.to_str().unwrap(), &lost);
 }
 
-/// One that has not the primary nor the control plane.
-fn lose_a_node(cluster: &Cluster, port: &str) {
+/// A client far away stores and reads.
+fn through_the_api(cluster: &Cluster) {
+    let ask = |query: &str| {
+        let path = format!("/api/v1/namespaces/default/services/frontend/proxy/guestbook.php?{query}");
+        String::from_utf8_lossy(&cluster.try_kubectl(&["get", "--raw", &path]).stdout).trim().to_owned()
+    };
+    cluster.until("a key that nobody wrote is empty", |_| ask("cmd=get&key=nobody") == r#"{"data": ""}"#);
+    cluster.until("an entry is added", |_| {
+        ask("cmd=set&key=entry&value=TestEntry") == r#"{"message": "Updated"}"#
+    });
+    cluster.until("it is returned", |_| ask("cmd=get&key=entry") == r#"{"data": "TestEntry"}"#);
+}
+
+/// Everything goes, but for pods of which a lost node cannot say that they ended.
+fn stop(cluster: &Cluster, manifests: &str, lost: &str) {
+    cluster.kubectl(&["delete", "--grace-period=0", "--force", "-f", manifests]);
+    let elsewhere = format!("--field-selector=spec.nodeName!={lost}");
+    for selector in ["app=guestbook", "app=redis"] {
+        cluster.until(&format!("nothing is left of {selector}"), |cluster| {
+            let get = ["get", "-l", selector, "-o", "name"];
+            cluster.kubectl(&[&get[..], &["deploy,rs,svc"]].concat()).is_empty()
+                && cluster.kubectl(&[&get[..], &["pods", &elsewhere]].concat()).is_empty()
+        });
+    }
+}
+
+/// One that has not the primary nor the control plane; its name.
+fn lose_a_node(cluster: &Cluster, port: &str) -> String {
     let path = "jsonpath={.items[0].spec.nodeName}";
     let primary = cluster.kubectl(&["get", "pods", "-l", "role=master", "-o", path]);
     let lost = if primary == "node-3" { 1 } else { 2 };
@@ -142,4 +158,5 @@ fn lose_a_node(cluster: &Cluster, port: &str) {
         let places: Vec<String> = left.iter().map(|node| format!("{node}:{port}")).collect();
         until_everywhere(cluster, &places, text);
     }
+    name
 }

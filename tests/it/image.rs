@@ -66,6 +66,18 @@ pub fn busybox_root(root: &Path) {
     std::fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n").unwrap();
 }
 
+/// A program with the libraries that it is linked with.
+pub fn add_program(root: &Path, program: &str) {
+    let list = Command::new("ldd").arg(program).output().unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let libraries = list.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain([program]) {
+        let target = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(file, target).unwrap();
+    }
+}
+
 /// Gives the cluster the image `test.local/busybox:1`.
 pub fn import_busybox(cluster: &Cluster) {
     import_busybox_as(cluster, "test.local/busybox:1", json!({"Cmd": ["sh"]}));

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use crate::Failure;
 
 /// Each with a file by which its presence shows.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("busybox-static", "/bin/busybox"),
+    ("openssl", "/usr/bin/openssl"),
     ("nftables", "/usr/sbin/nft"),
     ("iproute2", "/usr/sbin/ip"),
     ("docker-registry", "/usr/bin/docker-registry"),

@@ -7,9 +7,21 @@ use serde_json::json;
 use super::{Lab, front, service};
 
 pub fn check(lab: &Lab) {
+    untainted(lab);
     backends_everywhere(lab);
     every_pod_reaches_services(lab);
     policies(lab);
+}
+
+// conformance: [sig-architecture] Conformance Tests should have at least two untainted nodes
+fn untainted(lab: &Lab) {
+    let list = lab.cluster.json(&["get", "nodes"]);
+    let takes_pods = |node: &&serde_json::Value| {
+        let spec = &node["spec"];
+        spec["taints"].as_array().is_none_or(Vec::is_empty) && spec["unschedulable"] != true
+    };
+    let count = list["items"].as_array().unwrap().iter().filter(takes_pods).count();
+    assert_eq!(count, lab.nodes.len(), "{list:#}");
 }
 
 fn backends_everywhere(lab: &Lab) {

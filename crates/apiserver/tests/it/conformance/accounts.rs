@@ -69,7 +69,7 @@ async fn tokens(world: &World) {
     assert!(wrong["status"]["authenticated"].is_null() && wrong["status"]["error"].is_string(), "{wrong}");
 }
 
-/// The discovery documents and keys that verify a token, and who may read them. (The list's entry wants a pod.)
+/// The discovery documents and keys that verify a token, and who may read them.
 async fn issuer(world: &World) {
     let request = json!({"spec": {"audiences": ["oidc-discovery-test"]}});
     wire_ready(&world.admin).await;
