@@ -1,6 +1,7 @@
 //! `docs/conformance.md`: each behaviour that makes a cluster conformant, and the tests of ours that show it.
 //!
-//! A test says what it shows in a comment: `// conformance: [sig-node] Pods should …`.
+//! A test says what it shows in a comment: `// conformance: [sig-node] Pods should …`. A folder of such tests says in its
+//! `mod.rs` on how many nodes it runs: `// nodes: 1, 2, 5`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,6 +12,7 @@ use crate::setup::root;
 
 const NAMES: &str = include_str!("../facts/conformance.txt");
 const MARK: &str = "// conformance: ";
+const NODES: &str = "// nodes: ";
 
 pub fn write() -> Result<(), Failure> {
     std::fs::write(page(), render()?)?;
@@ -67,15 +69,22 @@ fn marks() -> Result<BTreeMap<String, Vec<String>>, Failure> {
         let text = std::fs::read_to_string(&file)?;
         let shown = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
         let lines: Vec<&str> = text.lines().collect();
+        let nodes = nodes(&file).map(|nodes| format!(" on {nodes} nodes")).unwrap_or_default();
         for (number, line) in lines.iter().enumerate() {
             let Some(name) = line.trim().strip_prefix(MARK) else { continue };
             let function = lines[number..].iter().find_map(|line| function_name(line));
             let function =
                 function.ok_or_else(|| format!("{shown}:{}: the mark stands before no test", number + 1))?;
-            marks.entry(name.trim().to_owned()).or_default().push(format!("`{shown}` {function}"));
+            marks.entry(name.trim().to_owned()).or_default().push(format!("`{shown}` {function}{nodes}"));
         }
     }
     Ok(marks)
+}
+
+/// On how many nodes the tests of a file run, if its folder says so.
+fn nodes(file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(file.parent()?.join("mod.rs")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(NODES)).map(str::to_owned)
 }
 
 fn function_name(line: &str) -> Option<&str> {

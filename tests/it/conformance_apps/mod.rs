@@ -24,6 +24,7 @@ macro_rules! workloads {
     };
 }
 
+// nodes: 1, 2, 5
 /// All of them, the slow ones first.
 fn on_nodes(count: usize) {
     let cluster = Cluster::with_nodes(count);

@@ -191,6 +191,7 @@ pub fn ask_udp(to: SocketAddr) -> String {
     answered.map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned()).unwrap_or_default()
 }
 
+// nodes: 1, 2, 5
 fn on_nodes(count: usize) {
     let lab = Lab::new(count);
     let start = std::time::Instant::now();

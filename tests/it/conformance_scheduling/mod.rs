@@ -94,6 +94,7 @@ fn delete(cluster: &Cluster, kind: &str, names: &[&str]) {
     cluster.kubectl(&[&["delete", kind, "--ignore-not-found"], names].concat());
 }
 
+// nodes: 1, 2, 5
 fn on_nodes(count: usize) {
     let cluster = Cluster::with_nodes(count);
     limit_range::defaults_and_bounds(&cluster);
