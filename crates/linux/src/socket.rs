@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
 };
 
 /// How many descriptors go with one message at most.
@@ -17,6 +17,12 @@ pub fn tcp(version_6: bool) -> io::Result<OwnedFd> {
     let family = if version_6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+/// Lets so many bytes wait in a socket in either direction, whatever the system's maximum is. Needs `CAP_NET_ADMIN`.
+pub fn widen(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    sockopt::set_socket_send_buffer_size_force(socket, bytes)?;
+    Ok(sockopt::set_socket_recv_buffer_size_force(socket, bytes)?)
 }
 
 /// Sends bytes, and descriptors with the first of them. Returns how many bytes were taken.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -15,6 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const PACKET_MAX: usize = 65_535;
+/// A window of TCP comes at once; what does not fit the socket is lost and sent again. The system's default is a
+/// twentieth of this.
+const WAITING_BYTES: usize = 4 << 20;
 
 /// Whom to send what to.
 pub type Peers = BTreeMap<IpNet, SocketAddr>;
@@ -36,9 +40,12 @@ impl Relay {
         for address in local {
             let socket = std::net::UdpSocket::bind(SocketAddr::new(*address, port))?;
             socket.set_nonblocking(true)?;
+            if let Err(error) = linux::socket::widen(socket.as_fd(), WAITING_BYTES) {
+                tracing::debug!(%error, "the socket's buffers stay small");
+            }
             let socket = Arc::new(UdpSocket::from_std(socket)?);
             tasks.spawn(bring_in(socket.clone(), tun.clone(), peers.subscribe()));
-            sockets.push(socket);
+            sockets.push((address.is_ipv4(), socket));
         }
         tasks.spawn(send_out(tun, sockets, peers.subscribe()));
         Ok(Self { peers, _tasks: tasks })
@@ -56,7 +63,7 @@ impl Relay {
     }
 }
 
-async fn send_out(tun: Arc<Tun>, sockets: Vec<Arc<UdpSocket>>, peers: watch::Receiver<Arc<Peers>>) {
+async fn send_out(tun: Arc<Tun>, sockets: Vec<(bool, Arc<UdpSocket>)>, peers: watch::Receiver<Arc<Peers>>) {
     let mut packet = vec![0; PACKET_MAX];
     loop {
         let length = match tun.receive(&mut packet).await {
@@ -69,15 +76,11 @@ async fn send_out(tun: Arc<Tun>, sockets: Vec<Arc<UdpSocket>>, peers: watch::Rec
         let packet = &packet[..length];
         let to = destination(packet).and_then(|address| peer_of(&peers.borrow(), address));
         let Some(to) = to else { continue };
-        let Some(socket) = sockets.iter().find(|socket| of_family(socket, to.is_ipv4())) else { continue };
+        let Some((_, socket)) = sockets.iter().find(|(ipv4, _)| *ipv4 == to.is_ipv4()) else { continue };
         if let Err(error) = socket.send_to(packet, to).await {
             tracing::debug!(%to, %error, "a packet was lost");
         }
     }
-}
-
-fn of_family(socket: &UdpSocket, ipv4: bool) -> bool {
-    socket.local_addr().is_ok_and(|address| address.is_ipv4() == ipv4)
 }
 
 async fn bring_in(socket: Arc<UdpSocket>, tun: Arc<Tun>, peers: watch::Receiver<Arc<Peers>>) {
