@@ -75,8 +75,9 @@ impl NodeLifecycle {
         if is_healthy { Verdict::Never } else { zones.judge(name, is_given_up(node), now) }
     }
 
-    /// The node with the time of each `NoExecute` taint; what users add by hand has none.
-    fn dated(&self, node: &Node, now: Timestamp) -> Node {
+    /// The node with the time of each `NoExecute` taint; what users add by hand has none. Those of a node that is not
+    /// given up are on their way out and count no more.
+    fn dated(&self, node: &Node, verdict: Verdict, now: Timestamp) -> Node {
         let mut dated = node.clone();
         let mut seen = self.seen.lock();
         let name = node.metadata.name.clone().unwrap_or_default();
@@ -92,6 +93,9 @@ impl NodeLifecycle {
         }
         if !found.is_empty() {
             seen.insert(name, found);
+        }
+        if let Some(taints) = dated.spec.as_mut().and_then(|spec| spec.taints.as_mut()) {
+            taints.retain(|taint| verdict == Verdict::Now || !gives_up(taint));
         }
         dated
     }
@@ -185,14 +189,7 @@ impl Controller for NodeLifecycle {
         let ready = if lost { Some("Unknown") } else { status_of(&node, "Ready") };
         let verdict = self.judge(&node, &key.name, ready == Some("True"));
         plan.actions.extend(taint(&object, &node, ready, verdict, now));
-        let mut dated = self.dated(&node, now);
-        if verdict != Verdict::Now {
-            dated
-                .spec
-                .iter_mut()
-                .flat_map(|spec| &mut spec.taints)
-                .for_each(|all| all.retain(|t| !gives_up(t)));
-        }
+        let dated = self.dated(&node, verdict, now);
         if ready == Some("True") && !has_taints(&object) {
             self.contradict(&key.name, ready, &[], now);
             return plan;
