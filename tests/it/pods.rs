@@ -128,8 +128,8 @@ spec:
   - name: prepare
     image: test.local/busybox:1
     imagePullPolicy: Never
-    command: [sh, -c, 'echo prepared > /work/state']
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [sh, -c, 'echo prepared > /scratch/state']
+    volumeMounts: [{name: work, mountPath: /scratch}]
   containers:
   - name: main
     image: test.local/busybox:1
@@ -139,7 +139,7 @@ spec:
     - {name: COLOUR, valueFrom: {configMapKeyRef: {name: settings, key: colour}}}
     - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
     volumeMounts:
-    - {name: work, mountPath: /work}
+    - {name: work, mountPath: /scratch}
     - {name: settings, mountPath: /settings}
     - {name: key, mountPath: /key}
   volumes:
@@ -151,7 +151,7 @@ spec:
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/reader", "--timeout=60s"]);
     let read =
         |command: &str| cluster.kubectl(&["exec", "reader", "--", "sh", "-c", command]).trim().to_owned();
-    assert_eq!(read("cat /work/state /key/word; echo $COLOUR"), "prepared\nxyzblue");
+    assert_eq!(read("cat /scratch/state /key/word; echo $COLOUR"), "prepared\nxyzblue");
     assert!(!read("cat /var/run/secrets/kubernetes.io/serviceaccount/token").is_empty());
     cluster.kubectl(&["patch", "configmap", "settings", "-p", "{\"data\":{\"colour\":\"red\"}}"]);
     cluster.until("the file follows the config map", |_| read("cat /settings/colour") == "red");

@@ -28,12 +28,12 @@ pub async fn measure(machine: &Machine, extent: Extent, report: &mut Report) -> 
     }
     let taken = Durations::new(taken);
     let note = format!(
-        "JSON, {:.1} MB ({} bytes a pod); best of {}, median {:.1} ms",
+        "JSON, {:.1} MB ({} bytes a pod); median of {}, worst {:.0} ms",
         bytes as f64 / 1e6,
         bytes / PODS,
         taken.len(),
-        taken.median_ms()
+        taken.percentile_ms(100)
     );
-    report.add("list of 5,000 pods", taken.percentile_ms(0), "ms", note);
+    report.add("list of 5,000 pods", taken.median_ms(), "ms", note);
     Ok(())
 }

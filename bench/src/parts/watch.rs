@@ -16,8 +16,6 @@ use crate::report::Report;
 use crate::{Extent, Failure};
 
 const WATCHERS: usize = 100;
-/// The turn with the best p99 counts: a busy machine takes something away from some and nothing from others.
-const TURNS: usize = 5;
 /// Time between two writes.
 const PACE: Duration = Duration::from_millis(20);
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
@@ -33,51 +31,28 @@ pub async fn measure(machine: &Machine, extent: Extent, report: &mut Report) -> 
         tokio::spawn(follow(http, watching, epoch, sender.clone()));
     }
     drop(sender);
-    let events = extent.pick(500, 200) / TURNS;
+    let events = extent.pick(500, 100);
     let writer = cluster.http()?;
-    let mut turns = Vec::new();
-    for turn in 0..TURNS {
-        turns.push(one_turn(&writer, epoch, &mut receiver, turn * events..(turn + 1) * events).await?);
-    }
-    let all = turns.iter().map(|turn| turn.percentile_ms(99)).collect::<Vec<_>>();
-    turns.sort_by(|a, b| a.percentile_ms(99).total_cmp(&b.percentile_ms(99)));
-    let best = turns.first().ok_or("nothing was measured")?;
-    let worst = all.iter().copied().fold(0.0, f64::max);
-    let note = format!("from the request, the disk included; best of {TURNS} turns of {events} creates");
-    report.add("watch, 100 watchers, p50", best.percentile_ms(50), "ms", note.clone());
-    report.add(
-        "watch, 100 watchers, p99",
-        best.percentile_ms(99),
-        "ms",
-        format!("{note}, worst {worst:.1} ms"),
-    );
-    Ok(())
-}
-
-/// Creates objects one after the other and waits until every watcher has seen them.
-async fn one_turn(
-    writer: &Http,
-    epoch: Instant,
-    seen: &mut mpsc::UnboundedReceiver<Duration>,
-    events: std::ops::Range<usize>,
-) -> Result<Durations, Failure> {
-    let count = events.len();
-    for index in events {
+    for index in 0..events {
         let body = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": format!("watched-{index}"), "namespace": "default"},
             "data": {"sent": epoch.elapsed().as_nanos().to_string()},
         });
-        create(writer, PATH, Bytes::from(body.to_string())).await?;
+        create(&writer, PATH, Bytes::from(body.to_string())).await?;
         tokio::time::sleep(PACE).await;
     }
     let mut taken = Vec::new();
-    while taken.len() < count * WATCHERS {
-        let next = tokio::time::timeout(Duration::from_secs(10), seen.recv()).await;
+    while taken.len() < events * WATCHERS {
+        let next = tokio::time::timeout(Duration::from_secs(10), receiver.recv()).await;
         taken.push(next.map_err(|_| "events are missing")?.ok_or("a watch ended")?);
     }
-    Ok(Durations::new(taken))
+    let taken = Durations::new(taken);
+    let note = format!("{events} creates, from the request to the watcher, the disk included");
+    report.add("watch, 100 watchers, p50", taken.percentile_ms(50), "ms", note.clone());
+    report.add("watch, 100 watchers, p99", taken.percentile_ms(99), "ms", note);
+    Ok(())
 }
 
 async fn open(http: &Http) -> Result<client::http::Answer, Failure> {

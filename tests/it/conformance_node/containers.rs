@@ -7,11 +7,11 @@ use crate::space::{IDLE, Space, condition, container, shell, with};
 // conformance: [sig-node] Container Runtime blackbox test when starting a container that exits should run with the expected status [NodeConformance]
 pub fn exits_and_restart_policies(space: &Space<'_>) {
     // The first run fails, the second succeeds, the third goes on.
-    let script = "echo x >> /work/count; n=$(wc -l < /work/count); \
+    let script = "echo x >> /scratch/count; n=$(wc -l < /scratch/count); \
         if [ $n -eq 1 ]; then exit 1; fi; if [ $n -eq 2 ]; then exit 0; fi; while true; do sleep 0.2; done";
     let spec = |policy: &str| {
         let main =
-            with(shell("main", script), json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]}));
+            with(shell("main", script), json!({"volumeMounts": [{"name": "work", "mountPath": "/scratch"}]}));
         json!({"restartPolicy": policy, "containers": [main], "volumes": [{"name": "work", "emptyDir": {}}]})
     };
     for policy in ["Always", "OnFailure", "Never"] {
