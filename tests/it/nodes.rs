@@ -1,6 +1,7 @@
 //! Several nodes on one machine: `kobune up --nodes`.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use crate::cluster::{Cluster, fetch};
 
@@ -61,6 +62,41 @@ fn three_nodes_join_and_pods_answer_across_them() {
     let requests = cluster.json(&["get", "certificatesigningrequests"]);
     let issued = |item: &&serde_json::Value| !item["status"]["certificate"].is_null();
     assert_eq!(requests["items"].as_array().unwrap().iter().filter(issued).count(), 4);
+}
+
+/// What is mounted below the directories of the nodes, as the namespace shows it that `nsenter` enters by `entry`.
+fn mounts(cluster: &Cluster, entry: &[String]) -> Vec<String> {
+    let output = Command::new("nsenter").args(entry).args(["cat", "/proc/self/mounts"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let below = format!("{}/nodes/node-", cluster.data().display());
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    lines.lines().filter(|line| line.contains(&below)).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_node_mounts_for_itself_and_its_pods_outlive_a_kill() {
+    let mut cluster = Cluster::start("up", &["--nodes", "2"], "");
+    cluster.feed(&["apply"], WEB);
+    let pods = cluster.wait_for_pods("app=web", 6);
+    let inside = [format!("--mount={}/nodes/run/node-2.mounts", cluster.data().display())];
+    let shown = mounts(&cluster, &inside);
+    assert!(shown.iter().any(|line| line.contains("/nodes/node-2/")), "{shown:#?}");
+    assert!(!shown.iter().any(|line| line.contains("/nodes/node-1/")), "{shown:#?}");
+    assert_eq!(mounts(&cluster, &[]), [""; 0]);
+    cluster.kill();
+    cluster.launch();
+    cluster.until("two nodes are ready", |cluster| {
+        cluster.kubectl(&["get", "nodes", "--no-headers"]).matches(" Ready").count() == 2
+    });
+    assert_eq!(cluster.wait_for_pods("app=web", 6), pods);
+    for (name, address) in &pods {
+        assert_eq!(fetch(&format!("{address}:80")).unwrap(), *name);
+    }
+    let restarts = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+    assert_eq!(cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", restarts]), "0 0 0 0 0 0");
+    assert_eq!(cluster.interrupt(), Some(0), "{}", cluster.log());
+    let own = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!own.contains(&*cluster.data().to_string_lossy()), "{own}");
 }
 
 #[test]

@@ -188,6 +188,16 @@ pub fn overlay_read_only(lower: &[&Path], target: &Path) -> Result<()> {
         .with_context(|| format!("mount {} layers over each other at {}", lower.len(), target.display()))
 }
 
+/// Makes a directory of which nothing that is mounted in it shows in other mount namespaces. It is a mount itself.
+pub fn private_directory(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    if !list()?.iter().any(|mount| mount.mount_point == directory) {
+        bind(directory, directory, false, Attributes::default())?;
+    }
+    // A mount in a shared one becomes shared when it is attached, whatever it was before.
+    set_propagation(directory, Propagation::Private, false)
+}
+
 /// Changes how mounts at `target` and below are passed on.
 pub fn set_propagation(target: &Path, propagation: Propagation, recursive: bool) -> Result<()> {
     let mut flags = match propagation {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::mpsc;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -67,8 +68,14 @@ pub fn unshare(kinds: &[Kind]) -> Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.with_context(|| format!("make new namespaces {kinds:?}"))
 }
 
-/// Moves the calling thread into a namespace. (Of a process namespace only later children become members.)
+/// Moves the calling thread into a namespace. (Of a process namespace only later children become members. In a mount
+/// namespace the thread has a root and a current directory of its own, both at the namespace's root.)
 pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> Result<()> {
+    if kind == Kind::Mount {
+        // SAFETY: the file descriptor table, the one thing that is unsafe to unshare, stays as it is.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+            .context("part from the other threads' root")?;
+    }
     rustix::thread::move_into_link_name_space(namespace, Some(kind.link()))
         .with_context(|| format!("enter a {kind:?} namespace"))
 }
@@ -102,6 +109,34 @@ pub fn create_network(file: &Path) -> Result<()> {
         unshare(&[Kind::Network])?;
         loopback_up()?;
         bind_own(Kind::Network, file)
+    })
+}
+
+/// Makes a new mount namespace that lives as long as the mount at `file`. What is mounted here later shows there as
+/// well, what is mounted there shows nowhere else. A namespace cannot be kept where it would be copied into itself or
+/// others, so `file` must be inside of a [`mount::private_directory`].
+pub fn create_mount(file: &Path) -> Result<()> {
+    File::create(file).with_context(|| format!("make {}", file.display()))?;
+    let (made, name) = mpsc::channel();
+    let (bound, may_end) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            unshare(&[Kind::Mount])?;
+            mount::set_propagation(Path::new("/"), Propagation::Slave, true)?;
+            // Volumes may pass on what is mounted in them.
+            mount::set_propagation(Path::new("/"), Propagation::Shared, true)?;
+            let own = format!("/proc/self/task/{}/ns/mnt", rustix::thread::gettid().as_raw_nonzero());
+            if made.send(own).is_ok() {
+                // The namespace must not end before it is bound; that this ends is all that is waited for.
+                may_end.recv().unwrap_or_default();
+            }
+            Ok(())
+        });
+        let private = Attributes { propagation: Some(Propagation::Private), ..Attributes::default() };
+        let kept = name.recv().map(|own| mount::bind(Path::new(&own), file, false, private));
+        drop(bound);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        kept.unwrap_or(Ok(()))
     })
 }
 

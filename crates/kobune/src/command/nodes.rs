@@ -1,6 +1,6 @@
 //! `kobune up --nodes N`: a cluster of several nodes on this machine.
 //!
-//! Each node is a machine as far as the network goes: a network namespace of its own with an address on a common
+//! Each node is a machine as far as network and mounts go: namespaces of its own with an address on a common
 //! bridge, a data directory, cgroups, and a process, `kobune up` on the first and `kobune agent` on the others.
 
 mod machine;
@@ -90,8 +90,8 @@ async fn supervise(
 /// Ends the pods of a node that ended without doing so.
 fn sweep(machine: &machine::Machine) -> Result<(), Failure> {
     let root = format!("/{}", crate::config::instance(&machine.data_dir));
-    containers::sweep(&machine.data_dir, &root).map_err(|error| Failure::chain(&error))?;
-    linux::mount::unmount_inside(&machine.data_dir).map_err(|error| Failure::chain(&error))
+    // Its mounts go with its namespace.
+    containers::sweep(&machine.data_dir, &root).map_err(|error| Failure::chain(&error))
 }
 
 /// Starts one node after the other's needs are there, then waits for ever, or for a node to end by itself.

@@ -1,9 +1,13 @@
 //! The machines of `up --nodes`: network namespaces on a bridge.
 
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use ipnet::IpNet;
+use linux::namespace::{Kind, enter};
 use linux::net::namespace;
 use network::machines::{self, Config};
 
@@ -12,13 +16,18 @@ use crate::cli::Failure;
 use crate::config::{DATA_DIR, Settings};
 use crate::join::JoinToken;
 
+/// Where the namespaces are kept, below the directory of the nodes.
+const RUN: &str = "run";
+
 /// One node's place.
 pub struct Machine {
     pub name: String,
     pub address: IpAddr,
     pub data_dir: PathBuf,
     /// The file that holds its network namespace.
-    pub namespace: PathBuf,
+    pub network: PathBuf,
+    /// The file that holds its mount namespace: volumes, images and containers of one node are no other's.
+    pub mounts: PathBuf,
     /// The near end of its link.
     link: String,
 }
@@ -28,6 +37,8 @@ pub struct Machines {
     pub all: Vec<Machine>,
     link: Config,
     gateway: IpAddr,
+    /// Where their namespaces are kept.
+    run: PathBuf,
 }
 
 fn failure(error: impl std::error::Error + 'static) -> Failure {
@@ -40,7 +51,8 @@ impl Machine {
         let nodes = settings.data_dir.join("nodes");
         Self {
             data_dir: nodes.join(&name),
-            namespace: nodes.join("run").join(&name),
+            network: nodes.join(RUN).join(&name),
+            mounts: nodes.join(RUN).join(format!("{name}.mounts")),
             link: link_name(settings, &number.to_string()),
             address,
             name,
@@ -52,6 +64,31 @@ impl Machine {
         let path = self.data_dir.join("token");
         auth::pki::write_private(&path, token.to_string().as_bytes()).map_err(failure)?;
         Ok(path)
+    }
+}
+
+impl Machine {
+    /// Whether its namespaces are there.
+    pub fn is_there(&self) -> bool {
+        namespace::exists(&self.network) && namespace::exists(&self.mounts)
+    }
+
+    /// Runs `work` on a thread of its own, as that machine as far as network and mounts go.
+    pub fn within<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<JoinHandle<std::io::Result<T>>> {
+        let network = File::open(&self.network)?;
+        let mounts = File::open(&self.mounts)?;
+        let directory = std::env::current_dir()?;
+        Ok(std::thread::spawn(move || {
+            let entered =
+                enter(network.as_fd(), Kind::Network).and_then(|()| enter(mounts.as_fd(), Kind::Mount));
+            entered.map_err(std::io::Error::other)?;
+            // Paths that users gave are meant from where they are. The thread has a directory of its own now.
+            std::env::set_current_dir(&directory)?;
+            Ok(work())
+        }))
     }
 }
 
@@ -85,7 +122,8 @@ impl Machines {
             return Err(Failure::usage(text));
         }
         let table = format!("{}-nodes", settings.instance);
-        Ok(Self { all, link: Config { bridge: link_name(settings, "br"), table, range }, gateway })
+        let run = settings.data_dir.join("nodes").join(RUN);
+        Ok(Self { all, link: Config { bridge: link_name(settings, "br"), table, range }, gateway, run })
     }
 
     /// What an earlier run left in the data directory.
@@ -108,18 +146,17 @@ impl Machines {
     /// Makes bridge, namespaces and links; what is there of an earlier run is used again.
     pub fn prepare(&self, settings: &Settings) -> Result<(), Failure> {
         machines::prepare(&self.link, self.gateway).map_err(failure)?;
+        linux::mount::private_directory(&self.run).map_err(failure)?;
         for machine in &self.all {
             std::fs::create_dir_all(&machine.data_dir).map_err(failure)?;
-            if !namespace::exists(&machine.namespace) {
-                namespace::create(&machine.namespace).map_err(failure)?;
+            if !namespace::exists(&machine.network) {
+                namespace::create(&machine.network).map_err(failure)?;
             }
-            let connected = machines::connect(
-                &self.link,
-                self.gateway,
-                &machine.link,
-                &machine.namespace,
-                machine.address,
-            );
+            if !namespace::exists(&machine.mounts) {
+                linux::namespace::create_mount(&machine.mounts).map_err(failure)?;
+            }
+            let connected =
+                machines::connect(&self.link, self.gateway, &machine.link, &machine.network, machine.address);
             connected.map_err(failure)?;
         }
         let ranges: Vec<IpNet> =
@@ -132,8 +169,10 @@ impl Machines {
         let links: Vec<String> = self.all.iter().map(|machine| machine.link.clone()).collect();
         let links = machines::teardown(&self.link, &links).map_err(failure);
         for machine in &self.all {
-            namespace::remove(&machine.namespace).map_err(failure)?;
+            namespace::remove(&machine.network).map_err(failure)?;
+            namespace::remove(&machine.mounts).map_err(failure)?;
         }
+        linux::mount::unmount(&self.run).map_err(failure)?;
         links
     }
 }

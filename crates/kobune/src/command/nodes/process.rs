@@ -1,13 +1,11 @@
 //! The process of one node.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use linux::namespace::{Kind, enter};
 use tokio::net::UnixDatagram;
 use tokio::sync::oneshot;
 
@@ -44,28 +42,22 @@ impl NodeProcess {
         let notified = UnixDatagram::bind(&socket).map_err(failure)?;
         let mut command = command(machine, arguments)?;
         command.env("NOTIFY_SOCKET", &socket);
-        let namespace = File::open(&machine.namespace).map_err(failure)?;
         let (name, log) = (machine.name.clone(), machine.name.clone());
         let (started, start) = std::sync::mpsc::channel();
         let (exited, exit) = oneshot::channel();
-        // A namespace belongs to a thread, and the process dies with the thread that started it.
-        std::thread::spawn(move || {
-            let child = enter(namespace.as_fd(), Kind::Network)
-                .map_err(|error| std::io::Error::other(error.to_string()))
-                .and_then(|()| linux::process::spawn_bound_to_thread(&mut command));
-            match child {
-                Ok(child) => {
-                    // Whoever started this waits for the number.
-                    let _unheard = started.send(Ok(child.id()));
-                    let _nobody_waits = exited.send(attend(child, &log));
-                }
-                Err(error) => {
-                    let _unheard = started.send(Err(error));
-                }
-            }
+        // The process dies with the thread that started it, so the thread stays.
+        let thread = machine.within(move || {
+            let child = linux::process::spawn_bound_to_thread(&mut command)?;
+            // Whoever started this waits for the number.
+            let _unheard = started.send(child.id());
+            let _nobody_waits = exited.send(attend(child, &log));
+            Ok(())
         });
-        let pid = start.recv().map_err(failure)?;
-        let pid = pid.map_err(|error| Failure::new(format!("{name} cannot be started: {error}")))?;
+        let thread = thread.map_err(failure)?;
+        let Ok(pid) = start.recv() else {
+            let error = thread.join().map_or_else(|_| "it panicked".to_owned(), said);
+            return Err(Failure::new(format!("{name} cannot be started: {error}")));
+        };
         Ok(Self { name, pid, notified, exit, has_ended: false, ended_by_itself: false })
     }
 
@@ -128,16 +120,22 @@ impl NodeProcess {
     }
 }
 
+/// Why a thread did not start a process.
+fn said(outcome: std::io::Result<std::io::Result<()>>) -> String {
+    outcome.and_then(|outcome| outcome).err().map_or_else(String::new, |error| error.to_string())
+}
+
 /// Runs `kobune ARGUMENTS` as that machine to its end.
 pub async fn finish(machine: &Machine, arguments: &[OsString]) -> Result<(), Failure> {
     let mut command = Command::new(this_executable()?);
     command.args(arguments).stdin(Stdio::null());
     let mut run = move || command.status();
-    let status = match File::open(&machine.namespace) {
-        Ok(namespace) if linux::net::namespace::exists(&machine.namespace) => {
-            linux::net::namespace::within(&namespace, run).map_err(failure)?
+    let status = match machine.is_there() {
+        true => {
+            let thread = machine.within(run).map_err(failure)?;
+            thread.join().map_err(|_| Failure::new("a thread panicked"))?.and_then(|status| status)
         }
-        _ => run(),
+        false => run(),
     };
     match status.map_err(failure)? {
         status if status.success() => Ok(()),
