@@ -1,7 +1,9 @@
 //! A cluster under test.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -116,6 +118,13 @@ impl Cluster {
         let nodes = (1..).map(|number| self.data.join(format!("nodes/node-{number}")));
         let nodes: Vec<PathBuf> = nodes.take_while(|path| path.exists()).collect();
         if nodes.is_empty() { vec![self.data()] } else { nodes }
+    }
+
+    /// The networks of all pods. A node of `up --nodes` has mounts of its own, in which the files are.
+    pub fn pod_networks(&self) -> Vec<File> {
+        let mounts = |number| File::open(self.data.join(format!("nodes/run/node-{number}.mounts"))).ok();
+        let nodes = self.node_data().into_iter().zip(1..);
+        nodes.flat_map(|(data, number)| networks(data, mounts(number))).collect()
     }
 
     /// Does something in the network of a node of `up --nodes`, counted from 0; that of `up` is this thread's own.
@@ -342,6 +351,19 @@ pub fn isolate() {
     ] {
         assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
     }
+}
+
+/// The networks of the pods in a data directory, as a mount namespace shows it.
+fn networks(data: PathBuf, mounts: Option<File>) -> Vec<File> {
+    let looking = std::thread::spawn(move || {
+        if let Some(mounts) = mounts {
+            linux::namespace::enter(mounts.as_fd(), linux::namespace::Kind::Mount).unwrap();
+        }
+        let pods = std::fs::read_dir(data.join("run")).unwrap();
+        // A pod that just ended has taken its file with it.
+        pods.filter_map(|pod| File::open(pod.unwrap().path().join("net")).ok()).collect()
+    });
+    looking.join().unwrap()
 }
 
 impl Drop for Cluster {

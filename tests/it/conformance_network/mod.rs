@@ -10,8 +10,8 @@ pub mod pods;
 mod services;
 mod types;
 
+use std::fs::File;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use linux::net::{Protocol, Socket, namespace};
@@ -129,20 +129,16 @@ impl Lab {
     /// Runs something in the network of the pod with that address.
     pub fn inside<T: Send>(&self, address: &str, work: impl FnOnce() -> T + Send) -> T {
         let address: std::net::IpAddr = address.parse().unwrap();
-        let has = |path: &PathBuf| {
-            // A pod that just ended has taken its file with it.
-            let Ok(file) = std::fs::File::open(path) else { return false };
-            let found = namespace::within(file, || {
+        let has = |network: &File| {
+            let found = namespace::within(network, || {
                 let found = Socket::open(Protocol::Route).unwrap().addresses().unwrap();
                 found.iter().any(|found| found.address.addr() == address)
             });
             found.unwrap_or(false)
         };
-        let directories = self.cluster.node_data().into_iter();
-        let pods = directories.flat_map(|data| std::fs::read_dir(data.join("run")).unwrap());
-        let path = pods.map(|pod| pod.unwrap().path().join("net")).find(has);
-        let path = path.unwrap_or_else(|| panic!("no pod's network has {address}"));
-        namespace::within(std::fs::File::open(path).unwrap(), work).unwrap()
+        let network = self.cluster.pod_networks().into_iter().find(has);
+        let network = network.unwrap_or_else(|| panic!("no pod's network has {address}"));
+        namespace::within(network, work).unwrap()
     }
 
     /// Does something in the network of every node, told its name.
