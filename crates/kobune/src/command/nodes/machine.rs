@@ -65,9 +65,7 @@ impl Machine {
         auth::pki::write_private(&path, token.to_string().as_bytes()).map_err(failure)?;
         Ok(path)
     }
-}
 
-impl Machine {
     /// Whether its namespaces are there.
     pub fn is_there(&self) -> bool {
         namespace::exists(&self.network) && namespace::exists(&self.mounts)
