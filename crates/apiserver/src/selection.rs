@@ -61,11 +61,11 @@ impl Selection {
     fn fields_match(&self, entry: &Entry, strategy: &dyn Strategy) -> bool {
         let meta = entry.object.meta();
         self.fields.matches(|field| match field {
-            "metadata.name" => meta.name.clone(),
-            "metadata.namespace" => meta.namespace.clone(),
+            "metadata.name" => meta.name.as_str(),
+            "metadata.namespace" => meta.namespace.as_str(),
             other => {
                 let known = entry.fields(strategy).iter().find(|(name, _)| *name == other);
-                known.map(|(_, value)| value.clone()).unwrap_or_default()
+                known.map_or("", |(_, value)| value.as_str())
             }
         })
     }

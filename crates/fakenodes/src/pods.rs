@@ -92,8 +92,7 @@ fn add(queues: &Queues, pod: &Object) {
 
 /// The number of the fake node that a pod is on.
 fn node_of(shared: &Shared, pod: &Object) -> Option<usize> {
-    let view = PodView::read(pod)?;
-    shared.config.index(view.spec.node_name.as_deref()?)
+    shared.config.index(&client::node_of(pod)?)
 }
 
 #[async_trait]

@@ -201,7 +201,7 @@ impl FieldSelector {
     }
 
     /// Whether an object matches, whose fields `value_of` gives; an absent field is empty.
-    pub fn matches(&self, value_of: impl Fn(&str) -> String) -> bool {
+    pub fn matches<'a>(&self, value_of: impl Fn(&str) -> &'a str) -> bool {
         self.terms.iter().all(|term| (value_of(&term.field) == term.value) == term.equals)
     }
 }

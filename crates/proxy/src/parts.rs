@@ -3,7 +3,6 @@
 //! There may be ten thousand Services, and a node reads them all when it starts: what managed fields and annotations
 //! say is not even decoded, and nobody keeps what is.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use client::typed;
@@ -25,19 +24,6 @@ struct SliceParts {
     address_type: String,
     endpoints: Option<Vec<Endpoint>>,
     ports: Option<Vec<EndpointPort>>,
-}
-
-#[derive(Deserialize)]
-struct Placed<'a> {
-    #[serde(borrow)]
-    spec: PlacedSpec<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PlacedSpec<'a> {
-    #[serde(borrow, default)]
-    node_name: Cow<'a, str>,
 }
 
 /// Namespace, name and labels.
@@ -71,26 +57,4 @@ pub(crate) fn slice_of(object: &Object) -> Option<EndpointSlice> {
 /// A pod as a whole: only this node's are asked for, and others of this node read them, too.
 pub(crate) fn pod_of(object: &Object) -> Option<Arc<Pod>> {
     typed::<Pod>(object).inspect_err(|status| tracing::warn!(%status, "left out")).ok()
-}
-
-/// Whether a pod is on that node. Most are elsewhere, and of those nothing else matters.
-pub(crate) fn is_on(pod: &Object, node: &str) -> bool {
-    pod.part::<Placed<'_>>().is_ok_and(|pod| pod.spec.node_name == node)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn pods_are_told_apart_by_their_node() {
-        let on = |spec| {
-            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
-            is_on(&Object::from_value(&pod, 1).unwrap(), "here")
-        };
-        assert!(on(json!({"containers": [], "nodeName": "here"})));
-        assert!(on(json!({"nodeName": "h\u{65}re", "containers": []})));
-        assert!(!on(json!({"nodeName": "there"})) && !on(json!({"containers": []})));
-    }
 }

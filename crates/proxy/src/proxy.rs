@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::compile::{Entry, Health, Place, compile_health, compile_pod, compile_service};
 use crate::health::Servers;
-use crate::parts::{is_on, pod_of, service_of, slice_of};
+use crate::parts::{pod_of, service_of, slice_of};
 use crate::state::{Changes, Owner, State};
 use crate::tables::Table;
 
@@ -233,7 +233,7 @@ impl Proxy {
     }
 
     fn is_here(&self, pod: &Object) -> bool {
-        is_on(pod, &self.config.node)
+        client::node_of(pod).is_some_and(|node| *node == self.config.node)
     }
 
     fn note_slice(&mut self, slice: &Object, present: bool) -> Option<Key> {

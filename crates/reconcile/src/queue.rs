@@ -21,6 +21,8 @@ struct State<K> {
     waiting: BTreeSet<K>,
     running: BTreeSet<K>,
     delayed: BTreeMap<K, Instant>,
+    /// The same in the order of time: there may be a delayed key for each of thousands of nodes.
+    due: BTreeSet<(Instant, K)>,
     failures: BTreeMap<K, u32>,
 }
 
@@ -31,6 +33,7 @@ impl<K: Ord + Clone> Default for Queue<K> {
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
             delayed: BTreeMap::new(),
+            due: BTreeSet::new(),
             failures: BTreeMap::new(),
         };
         Self { state: Mutex::new(state), changed: Notify::new() }
@@ -41,7 +44,7 @@ impl<K: Ord + Clone> Queue<K> {
     /// Adds a key now. A key that is being worked on comes again when that is done.
     pub fn add(&self, key: K) {
         let mut state = self.state.lock();
-        state.delayed.remove(&key);
+        state.undelay(&key);
         state.enqueue(key);
         drop(state);
         self.changed.notify_one();
@@ -51,8 +54,11 @@ impl<K: Ord + Clone> Queue<K> {
     pub fn add_after(&self, key: K, delay: Duration) {
         let due = Instant::now() + delay;
         let mut state = self.state.lock();
-        let slot = state.delayed.entry(key).or_insert(due);
-        *slot = due.min(*slot);
+        if state.delayed.get(&key).is_none_or(|present| due < *present) {
+            state.undelay(&key);
+            state.delayed.insert(key.clone(), due);
+            state.due.insert((due, key));
+        }
         drop(state);
         self.changed.notify_one();
     }
@@ -69,7 +75,7 @@ impl<K: Ord + Clone> Queue<K> {
                     state.running.insert(key.clone());
                     return key;
                 }
-                state.delayed.values().min().copied()
+                state.due.first().map(|(due, _)| *due)
             };
             match due {
                 None => changed.await,
@@ -121,10 +127,15 @@ impl<K: Ord + Clone> State<K> {
         }
     }
 
+    fn undelay(&mut self, key: &K) {
+        if let Some((key, due)) = self.delayed.remove_entry(key) {
+            self.due.remove(&(due, key));
+        }
+    }
+
     fn promote(&mut self, now: Instant) {
-        let due: Vec<K> =
-            self.delayed.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
-        for key in due {
+        while self.due.first().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, key)) = self.due.pop_first() else { return };
             self.delayed.remove(&key);
             self.enqueue(key);
         }

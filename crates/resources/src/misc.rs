@@ -1,8 +1,8 @@
 //! Small kinds that differ only a little: leases, priorities, runtime classes, certificates, claims of devices.
 
 use jiff::Timestamp;
-use machinery::FieldError;
 use machinery::quantity::Quantity;
+use machinery::{FieldError, Object};
 use serde_json::{Value, json};
 
 use crate::check::Errors;
@@ -240,7 +240,8 @@ impl Strategy for CertificateSigningRequests {
         names::anything(name)
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![("spec.signerName", object.text("/spec/signerName").to_owned())]
     }
 
@@ -366,7 +367,8 @@ impl Strategy for ResourceClaims {
 pub struct ResourceSlices;
 
 impl Strategy for ResourceSlices {
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![
             ("spec.nodeName", object.text("/spec/nodeName").to_owned()),
             ("spec.driver", object.text("/spec/driver").to_owned()),

@@ -3,7 +3,7 @@
 //! Strategies are pure: time, randomness and defaults of the cluster come in through [`Context`].
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::Value;
 
 /// What a strategy may know besides the objects.
@@ -86,8 +86,9 @@ pub trait Strategy: Send + Sync {
         false
     }
 
-    /// Field selectors beyond `metadata.name` and `metadata.namespace`: label and value.
-    fn fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
+    /// Field selectors beyond `metadata.name` and `metadata.namespace`: label and value, in the order of
+    /// [`Strategy::field_names`]. Takes the stored version.
+    fn fields(&self, _object: &Object) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 

@@ -19,7 +19,7 @@ impl Entry {
 
     /// The kind's own selectable fields.
     pub fn fields(&self, strategy: &dyn Strategy) -> &[(&'static str, String)] {
-        self.fields.get_or_init(|| strategy.fields(&self.object.value()).into_boxed_slice())
+        self.fields.get_or_init(|| strategy.fields(&self.object).into_boxed_slice())
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use client::{Caches, ListOptions, OWNER_INDEX, Target};
+use client::{Cache, Caches, Client, ListOptions, OWNER_INDEX, Target};
 use env::Shutdown;
 use machinery::{Key, Object, OwnerReference, Status};
 use reconcile::{Executor, Plan, Queue, Reconcile, Recorder, run_queue};
@@ -29,8 +29,10 @@ pub struct Node {
 
 /// The collector.
 pub struct GarbageCollector {
-    caches: Caches,
+    client: Client,
     rows: Arc<Rows>,
+    /// Of each row.
+    caches: Vec<Cache>,
     queue: Arc<Queue<Node>>,
     executor: Executor,
 }
@@ -39,8 +41,9 @@ impl GarbageCollector {
     pub fn new(caches: &Caches, rows: Arc<Rows>) -> Self {
         let client = caches.client().clone();
         let (recorder, _no_events) = Recorder::new(client.clone(), env::Env::system(), NAME, "");
-        let executor = Executor::new(caches.clone(), client, recorder, NAME);
-        Self { caches: caches.clone(), rows, queue: Arc::default(), executor }
+        let executor = Executor::new(caches.clone(), client.clone(), recorder, NAME);
+        let caches = rows.all().map(|row| caches.target(&row.target)).collect();
+        Self { client, rows, caches, queue: Arc::default(), executor }
     }
 
     /// Runs until `shutdown`.
@@ -48,15 +51,14 @@ impl GarbageCollector {
         let queue = self.queue.clone();
         let this = Arc::new(self);
         let mut feeders = JoinSet::new();
-        for (index, row) in this.rows.all().enumerate() {
-            feeders.spawn(this.clone().feed(index, row.target.clone()));
+        for (row, cache) in this.caches.iter().enumerate() {
+            feeders.spawn(this.clone().feed(row, cache.clone()));
         }
         run_queue(NAME, queue, this, shutdown).await;
         feeders.shutdown().await;
     }
 
-    async fn feed(self: Arc<Self>, row: usize, target: Target) {
-        let cache = self.caches.target(&target);
+    async fn feed(self: Arc<Self>, row: usize, cache: Cache) {
         let mut events = cache.subscribe();
         cache.synced().await;
         cache.all().iter().for_each(|object| self.consider(row, object));
@@ -65,7 +67,9 @@ impl GarbageCollector {
                 Ok(client::CacheEvent::Deleted(object)) => self.owner_left(&object.meta().uid, object.meta()),
                 Ok(client::CacheEvent::Modified { old, new }) => {
                     self.owners_dropped(&old, &new);
-                    self.consider(row, &new);
+                    if is_news(&old, &new) {
+                        self.consider(row, &new);
+                    }
                 }
                 Ok(event) => self.consider(row, event.object()),
                 Err(RecvError::Lagged(_)) => cache.all().iter().for_each(|object| self.consider(row, object)),
@@ -110,11 +114,10 @@ impl GarbageCollector {
     }
 
     fn dependents(&self, uid: &str) -> Vec<(usize, Arc<Object>)> {
-        let of_row = |(index, row): (usize, &Row)| {
-            let dependents = self.caches.target(&row.target).indexed(OWNER_INDEX, uid);
-            dependents.into_iter().map(move |dependent| (index, dependent))
+        let of_row = |(row, cache): (usize, &Cache)| {
+            cache.indexed(OWNER_INDEX, uid).into_iter().map(move |dependent| (row, dependent))
         };
-        self.rows.all().enumerate().flat_map(of_row).collect()
+        self.caches.iter().enumerate().flat_map(of_row).collect()
     }
 
     fn row(&self, index: usize) -> &Row {
@@ -130,25 +133,26 @@ impl GarbageCollector {
         let state = match self.index_of(reference) {
             // A kind that is not served: upstream leaves the dependents alone, too.
             None => OwnerState::Unknown,
-            Some(index) => self.owner_state(self.row(index), reference, namespace).await?,
+            Some(index) => self.owner_state(index, reference, namespace).await?,
         };
         Ok(Owner { reference: reference.clone(), state })
     }
 
     async fn owner_state(
         &self,
-        row: &Row,
+        index: usize,
         owner: &OwnerReference,
         namespace: &str,
     ) -> Result<OwnerState, Status> {
+        let row = self.row(index);
         let namespace = if row.namespaced { namespace } else { "" };
-        let cached = self.caches.target(&row.target).get(&Key::new(namespace, &*owner.name));
+        let cached = self.caches[index].get(&Key::new(namespace, &*owner.name));
         if let Some(object) = cached.filter(|object| object.meta().uid == owner.uid) {
             return Ok(OwnerState::of(&object));
         }
         let target =
             Target { namespace: namespace.to_owned(), name: owner.name.clone(), ..row.target.clone() };
-        match self.caches.client().transport().get(&target, &ListOptions::default()).await {
+        match self.client.transport().get(&target, &ListOptions::default()).await {
             Ok(object) if object.meta().uid == owner.uid => Ok(OwnerState::of(&object)),
             Ok(_) => Ok(OwnerState::Gone),
             Err(status) if status.is_not_found() => Ok(OwnerState::Gone),
@@ -159,11 +163,21 @@ impl GarbageCollector {
 
 const NAME: &str = "generic-garbage-collector";
 
+/// Whether a change can make a difference here. Most are of other things: a node's Lease is owned by its node, and is
+/// renewed all the time.
+fn is_news(old: &Object, new: &Object) -> bool {
+    let (old, new) = (old.meta(), new.meta());
+    old.owner_references != new.owner_references
+        || old.deletion_timestamp != new.deletion_timestamp
+        || old.finalizers != new.finalizers
+        || old.uid != new.uid
+}
+
 #[async_trait]
 impl Reconcile<Node> for GarbageCollector {
     async fn reconcile(&self, node: &Node) -> Result<Option<Duration>, Status> {
         let row = self.row(node.row);
-        let Some(object) = self.caches.target(&row.target).get(&node.key) else { return Ok(None) };
+        let Some(object) = self.caches[node.row].get(&node.key) else { return Ok(None) };
         let dependents: Vec<_> = self
             .dependents(&object.meta().uid)
             .into_iter()

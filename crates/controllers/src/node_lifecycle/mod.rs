@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Cache, Caches, NODE_INDEX, Patch, target_of, typed};
+use client::{Cache, Caches, NODE_INDEX, Patch, node_of, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -20,6 +20,8 @@ use machinery::{Key, Object};
 use parking_lot::Mutex;
 use reconcile::plan::named;
 use reconcile::{Action, Controller, Input, Plan, Reference};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -148,8 +150,7 @@ impl Controller for NodeLifecycle {
         let nodes = self.nodes.clone();
         // A pod that arrives on a tainted node may have to leave; on a healthy node it is nobody's business here.
         let by_pod = move |pod: &Object| {
-            let node = typed::<Pod>(pod).ok().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-            let key = node.map(|node| Key::new("", node));
+            let key = node_of(pod).map(|node| Key::new("", node));
             let tainted = key.filter(|key| nodes.get(key).is_some_and(|node| has_taints(&node)));
             tainted.into_iter().collect()
         };
@@ -221,9 +222,17 @@ fn is_given_up(node: &Node) -> bool {
 }
 
 fn has_taints(node: &Object) -> bool {
-    let taints =
-        |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|t| !t.is_empty());
-    typed::<Node>(node).is_ok_and(|node| taints(&node))
+    #[derive(Deserialize)]
+    struct Tainted {
+        #[serde(default)]
+        spec: Taints,
+    }
+    #[derive(Default, Deserialize)]
+    struct Taints {
+        #[serde(default)]
+        taints: Vec<IgnoredAny>,
+    }
+    node.part::<Tainted>().is_ok_and(|node| !node.spec.taints.is_empty())
 }
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a k8s_openapi::api::core::v1::NodeCondition> {

@@ -1,12 +1,15 @@
 //! Pods that nobody will remove otherwise: those of nodes that are gone, those that were deleted before they were
 //! scheduled, and the oldest finished ones when there are too many.
 
-use client::{Cache, Caches, DeleteOptions, NODE_INDEX, Patch, Preconditions, target_of, typed};
+use std::borrow::Cow;
+
+use client::{Cache, Caches, DeleteOptions, NODE_INDEX, Patch, Preconditions, node_of, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use machinery::{Key, Object};
 use reconcile::plan::named;
 use reconcile::{Action, Controller, Input, Plan};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::shared::pods;
@@ -40,12 +43,10 @@ impl Controller for PodGarbage {
         let (nodes, bound) = (self.nodes.clone(), self.pods.clone());
         // Only pods that could be garbage are worth a look; a node that leaves makes all its pods so.
         let suspicious = move |object: &Object| {
-            let suspect = typed::<Pod>(object).is_ok_and(|pod| {
-                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-                let unscheduled = node.is_none() && pods::is_deleting(&pod);
-                let homeless = node.is_some_and(|node| nodes.get(&Key::new("", node)).is_none());
-                unscheduled || homeless || pods::is_finished(&pod)
-            });
+            let node = node_of(object);
+            let unscheduled = node.is_none() && object.meta().deletion_timestamp.is_some();
+            let homeless = node.is_some_and(|node| nodes.get(&Key::new("", node)).is_none());
+            let suspect = unscheduled || homeless || is_finished(object);
             if suspect { vec![object.key()] } else { Vec::new() }
         };
         let by_node = move |node: &Object| {
@@ -83,6 +84,21 @@ impl PodGarbage {
         finished.sort_by_key(|(_, pod)| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         finished[..surplus].iter().map(|(object, _)| remove(object)).collect()
     }
+}
+
+/// Whether the pod's phase is a last one. Nothing else of it is decoded.
+fn is_finished(pod: &Object) -> bool {
+    #[derive(Deserialize)]
+    struct Pod<'a> {
+        #[serde(borrow, default)]
+        status: Status<'a>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Status<'a> {
+        #[serde(borrow, default)]
+        phase: Cow<'a, str>,
+    }
+    pod.part::<Pod<'_>>().is_ok_and(|pod| matches!(&*pod.status.phase, "Succeeded" | "Failed"))
 }
 
 fn remove(object: &Object) -> Action {

@@ -61,7 +61,7 @@ fn selectors_print_what_they_read() {
 
 #[test]
 fn field_selectors_select() {
-    let value_of = |field: &str| if field == "spec.nodeName" { "n1".to_owned() } else { String::new() };
+    let value_of = |field: &str| if field == "spec.nodeName" { "n1" } else { "" };
     for (text, wanted) in [
         ("spec.nodeName=n1", true),
         ("spec.nodeName==n1", true),

@@ -1,7 +1,7 @@
 //! ReplicaSets.
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::Value;
 
 use super::workload;
@@ -49,7 +49,8 @@ impl Strategy for ReplicaSets {
         true
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![("status.replicas", object.int("/status/replicas").unwrap_or(0).to_string())]
     }
 

@@ -1,7 +1,7 @@
 //! Jobs.
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::{Value, json};
 
 use crate::apps::workload;
@@ -98,7 +98,8 @@ impl Strategy for Jobs {
         true
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![("status.successful", object.int("/status/succeeded").unwrap_or(0).to_string())]
     }
 

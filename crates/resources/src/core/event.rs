@@ -1,7 +1,7 @@
 //! Events. Both groups' events are stored as `v1`; `events.k8s.io/v1` is the same with other field names.
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::Value;
 
 use crate::check::Errors;
@@ -87,7 +87,8 @@ impl Strategy for Events {
         errors.into_vec()
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         let value = |field: &&str| match *field {
             "source" => {
                 let component = object.text("/source/component");

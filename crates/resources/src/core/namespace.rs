@@ -1,7 +1,7 @@
 //! Namespaces: gone only when the finalizers of their spec are.
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::{Value, json};
 
 use crate::check::Errors;
@@ -90,7 +90,8 @@ impl Strategy for Namespaces {
         names::dns_label(name)
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![("status.phase", object.text("/status/phase").to_owned())]
     }
 

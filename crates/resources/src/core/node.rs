@@ -1,7 +1,7 @@
 //! Nodes.
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::Value;
 
 use crate::check::Errors;
@@ -71,7 +71,8 @@ impl Strategy for Nodes {
         errors.into_vec()
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![("spec.unschedulable", object.flag("/spec/unschedulable").to_string())]
     }
 

@@ -1,7 +1,7 @@
 //! ReplicationControllers: the older form of a ReplicaSet, whose selector is a plain map.
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::{Value, json};
 
 use crate::apps::workload;
@@ -62,7 +62,8 @@ impl Strategy for ReplicationControllers {
         true
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![("status.replicas", object.int("/status/replicas").unwrap_or(0).to_string())]
     }
 

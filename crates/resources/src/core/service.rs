@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::{Value, json};
 
 use crate::check::Errors;
@@ -84,7 +84,8 @@ impl Strategy for Services {
         errors.into_vec()
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let object = object.value();
         vec![
             ("spec.clusterIP", object.text("/spec/clusterIP").to_owned()),
             ("spec.type", object.text("/spec/type").to_owned()),

@@ -1,5 +1,7 @@
 //! `NodeAffinity`: node selectors and the affinity of pods to nodes.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::PreferredSchedulingTerm;
 
 use machinery::selector::nodes;
@@ -7,13 +9,26 @@ use machinery::selector::nodes;
 use crate::NodeInfo;
 use crate::plugin::{Context, Filter, Rejection, Score, normalize};
 use crate::pod::Wish;
+use crate::topology::Topology;
 
-struct NodeAffinity<'a>(&'a Wish);
+struct NodeAffinity<'a> {
+    wish: &'a Wish,
+    /// The labels that the pod's node selector names, and the number of the value that each is to have; `None`: no node
+    /// has that value. Numbers are compared instead of texts, for there are thousands of nodes.
+    labels: Vec<(Arc<Topology>, Option<usize>)>,
+}
 
 pub fn filter<'a>(context: Context<'a>) -> Option<Box<dyn Filter + 'a>> {
     let wish = context.pod.wish();
-    let concerns = !wish.node_selector.is_empty() || wish.required().is_some();
-    concerns.then(|| Box::new(NodeAffinity(wish)) as Box<dyn Filter>)
+    if wish.node_selector.is_empty() && wish.required().is_none() {
+        return None;
+    }
+    let labels = wish.node_selector.iter().map(|(key, value)| {
+        let topology = context.snapshot.topology(key);
+        let number = topology.number(value);
+        (topology, number)
+    });
+    Some(Box::new(NodeAffinity { wish, labels: labels.collect() }))
 }
 
 /// The only nodes that come into question, if the pod says so by name (DaemonSets' pods do).
@@ -23,7 +38,10 @@ pub fn names<'a>(context: Context<'a>) -> Option<Vec<&'a str>> {
 
 impl Filter for NodeAffinity<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if self.0.selects(node) {
+        let has = |(topology, wanted): &(Arc<Topology>, Option<usize>)| {
+            wanted.is_some() && topology.value(node.index) == *wanted
+        };
+        if self.labels.iter().all(has) && self.wish.affine(node) {
             return Ok(());
         }
         Err(Rejection::by_node("node(s) didn't match Pod's node affinity/selector"))
@@ -38,7 +56,12 @@ impl Wish {
     /// Whether the pod's node selector and required node affinity hold.
     pub fn selects(&self, node: &NodeInfo) -> bool {
         self.node_selector.iter().all(|(key, value)| node.labels().get(key) == Some(value))
-            && self.required().is_none_or(|required| nodes::selects(required, node.labels(), &node.name))
+            && self.affine(node)
+    }
+
+    /// Whether the required node affinity holds.
+    fn affine(&self, node: &NodeInfo) -> bool {
+        self.required().is_none_or(|required| nodes::selects(required, node.labels(), &node.name))
     }
 }
 

@@ -2,13 +2,14 @@
 
 pub mod cells;
 pub mod defaults;
+mod fields;
 pub mod quality;
 pub mod totals;
 pub mod validate;
 pub mod warnings;
 
 use jiff::Timestamp;
-use machinery::FieldError;
+use machinery::{FieldError, Object};
 use serde_json::{Value, json};
 
 use crate::check::Errors;
@@ -16,18 +17,6 @@ use crate::value::{Access, Fill};
 use crate::{Context, Strategy};
 
 pub struct Pods;
-
-const FIELDS: [&str; 9] = [
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
-    "status.podIP",
-    "status.podIPs",
-    "status.nominatedNodeName",
-];
 
 impl Strategy for Pods {
     fn default(&self, pod: &mut Value) {
@@ -125,24 +114,12 @@ impl Strategy for Pods {
         true
     }
 
-    fn fields(&self, pod: &Value) -> Vec<(&'static str, String)> {
-        let ips: Vec<_> = pod.items("/status/podIPs").iter().map(|ip| ip.text("/ip")).collect();
-        let values = [
-            pod.text("/spec/nodeName").to_owned(),
-            pod.text("/spec/restartPolicy").to_owned(),
-            pod.text("/spec/schedulerName").to_owned(),
-            pod.text("/spec/serviceAccountName").to_owned(),
-            pod.flag("/spec/hostNetwork").to_string(),
-            pod.text("/status/phase").to_owned(),
-            ips.first().copied().unwrap_or_default().to_owned(),
-            ips.join(","),
-            pod.text("/status/nominatedNodeName").to_owned(),
-        ];
-        FIELDS.into_iter().zip(values).collect()
+    fn fields(&self, pod: &Object) -> Vec<(&'static str, String)> {
+        fields::fields(pod)
     }
 
     fn field_names(&self) -> &'static [&'static str] {
-        &FIELDS
+        &fields::NAMES
     }
 
     fn cells(&self, now: Timestamp, pod: &Value) -> Vec<Value> {
