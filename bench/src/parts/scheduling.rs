@@ -3,6 +3,7 @@
 //! All pods are there before the clock starts: they name a claim that does not exist. Once it does they can all be
 //! scheduled at once, so creating them is not measured.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -84,23 +85,22 @@ async fn refused(cluster: &Cluster, pods: usize) -> Result<(), Failure> {
 async fn count(cluster: &Cluster, resource: &str, fields: &str, wanted: usize) -> Result<(), Failure> {
     let namespace = if resource == "pods" { NAMESPACE } else { "" };
     let client = cluster.client()?;
-    let options = WatchOptions { field_selector: fields.to_owned(), ..WatchOptions::default() };
-    let mut watch = client
-        .target(target("", "v1", resource, namespace))
-        .watch(&options)
-        .await
-        .map_err(|status| status.to_string())?;
+    let target = client.target(target("", "v1", resource, namespace));
     let counting = async {
-        let mut seen = 0;
-        while seen < wanted {
-            match watch.next().await {
-                Some(Ok(WatchEvent::Added(_))) => seen += 1,
-                Some(Ok(_)) => {}
-                Some(Err(status)) => return Err(Failure::from(status.to_string())),
-                None => return Err(Failure::from("the watch ended")),
+        let options = WatchOptions { field_selector: fields.to_owned(), ..WatchOptions::default() };
+        let mut seen = BTreeSet::new();
+        loop {
+            let mut watch = target.watch(&options).await.map_err(|status| status.to_string())?;
+            // A watcher that does not keep up is dropped, as upstream does; it begins again with what is there.
+            while let Some(event) = watch.next().await {
+                if let WatchEvent::Added(object) = event.map_err(|status| status.to_string())? {
+                    seen.insert(object.meta().name.clone());
+                }
+                if seen.len() >= wanted {
+                    return Ok(());
+                }
             }
         }
-        Ok(())
     };
     tokio::time::timeout(PATIENCE, counting).await?
 }

@@ -1,6 +1,5 @@
 //! One cache per collection for everybody in the process.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,7 +7,6 @@ use env::Shutdown;
 use k8s_openapi::Resource;
 use machinery::Object;
 use parking_lot::Mutex;
-use serde::Deserialize;
 
 use crate::cache::IndexFunction;
 use crate::{Cache, Client, ListOptions, Target, target_of};
@@ -66,7 +64,7 @@ impl Caches {
         let resources = self.shared.client.target(collection.clone());
         let mut indexes: Vec<(&'static str, IndexFunction)> = vec![(OWNER_INDEX, owner_uids)];
         if collection.group.is_empty() && collection.resource == "pods" {
-            indexes.push((NODE_INDEX, nodes_of_pod));
+            indexes.push((NODE_INDEX, node_of_pod));
         }
         let cache = match collection.resource.as_str() {
             "pods" | "nodes" | "leases" | "endpointslices" => {
@@ -90,44 +88,7 @@ fn owner_uids(object: &Object) -> Vec<String> {
     uids
 }
 
-fn nodes_of_pod(object: &Object) -> Vec<String> {
-    node_of(object).into_iter().map(Cow::into_owned).collect()
-}
-
-/// The node that a pod is bound to. Nothing else of the pod is decoded: most who follow all pods want to know only
-/// whether one is theirs.
-pub fn node_of(pod: &Object) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Pod<'a> {
-        #[serde(borrow, default)]
-        spec: Spec<'a>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Spec<'a> {
-        #[serde(borrow, default)]
-        node_name: Cow<'a, str>,
-    }
-    let node = pod.part::<Pod<'_>>().ok()?.spec.node_name;
-    (!node.is_empty()).then_some(node)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_node_of_a_pod() {
-        let cases = [
-            (json!({"metadata": {}, "spec": {"nodeName": "a"}}), vec!["a"]),
-            (json!({"metadata": {}, "spec": {"nodeName": "a\"b"}}), vec!["a\"b"]),
-            (json!({"metadata": {}, "spec": {"nodeName": ""}}), vec![]),
-            (json!({"metadata": {}, "spec": {}}), vec![]),
-            (json!({"metadata": {}}), vec![]),
-        ];
-        for (pod, expected) in cases {
-            assert_eq!(nodes_of_pod(&Object::from_value(&pod, 1).unwrap()), expected, "{pod}");
-        }
-    }
+fn node_of_pod(object: &Object) -> Vec<String> {
+    let node = object.node_name();
+    if node.is_empty() { Vec::new() } else { vec![node.to_owned()] }
 }

@@ -12,7 +12,7 @@ mod ordered;
 pub mod transport;
 
 pub use cache::{Cache, CacheEvent};
-pub use caches::{Caches, NODE_INDEX, ORPHANS, OWNER_INDEX, node_of};
+pub use caches::{Caches, NODE_INDEX, ORPHANS, OWNER_INDEX};
 pub use client::{Client, Resources, target_of, typed};
 pub use http::{Http, HttpError, Server};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};

@@ -92,25 +92,21 @@ fn add(queues: &Queues, pod: &Object) {
 
 /// The number of the fake node that a pod is on.
 fn node_of(shared: &Shared, pod: &Object) -> Option<usize> {
-    shared.config.index(&client::node_of(pod)?)
+    shared.config.index(pod.node_name())
 }
 
 #[async_trait]
 impl Reconcile<Key> for Pods {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
         let shared = &self.shared;
-        let look = || {
-            let pod = shared.pods.get(key)?;
-            let view = PodView::read(&pod)?;
-            let node = shared.config.index(view.spec.node_name.as_deref()?)?;
-            Some((pod, view, node))
-        };
-        let Some((_, _, node)) = look() else { return Ok(None) };
+        let look = || shared.pods.get(key).and_then(|pod| Some((node_of(shared, &pod)?, pod)));
+        let Some((node, _)) = look() else { return Ok(None) };
         if !shared.links.pass(node).await {
             // Mending the link brings it back.
             return Ok(None);
         }
-        let Some((pod, view, node)) = look() else { return Ok(None) };
+        let Some((node, pod)) = look() else { return Ok(None) };
+        let Some(view) = PodView::read(&pod) else { return Ok(None) };
         let pods = shared.client.namespaced::<Pod>(&key.namespace);
         let result = match step(&pod, &view, node, || self.next_address(node), shared.now(node)) {
             Step::Nothing => Ok(()),

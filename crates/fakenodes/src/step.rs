@@ -28,7 +28,6 @@ pub struct PodView {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SpecView {
-    pub node_name: Option<String>,
     containers: Vec<ContainerView>,
 }
 

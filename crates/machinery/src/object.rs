@@ -3,6 +3,7 @@
 //! The bytes are the JSON form *without* `metadata.resourceVersion`: the revision is known only after the write,
 //! so it is spliced in wherever the object is written out. Store, caches and answers share the same buffer.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -74,6 +75,7 @@ pub struct Object {
     /// By which its typed view is found.
     identity: u64,
     protobuf: OnceLock<Bytes>,
+    node_name: OnceLock<Box<str>>,
 }
 
 /// Why bytes are not an object.
@@ -98,7 +100,15 @@ impl Object {
         let meta = serde_json::from_str(raw)?;
         // The raw metadata is a slice of the body, so the distance of the addresses is its offset.
         let splice_at = raw.as_ptr() as usize - body.as_ptr() as usize + 1;
-        Ok(Self { body, splice_at, revision, meta, identity: views::identity(), protobuf: OnceLock::new() })
+        Ok(Self {
+            body,
+            splice_at,
+            revision,
+            meta,
+            identity: views::identity(),
+            protobuf: OnceLock::new(),
+            node_name: OnceLock::new(),
+        })
     }
 
     /// Takes a value, whose `metadata.resourceVersion` is ignored, and a revision (0: not stored).
@@ -183,6 +193,25 @@ impl Object {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
+    /// `spec.nodeName`: the node that a pod is bound to; empty when there is none. Most who follow all pods want to know
+    /// only whether one is theirs, so it is read at most once, and nothing else is decoded for it.
+    pub fn node_name(&self) -> &str {
+        #[derive(Deserialize)]
+        struct Pod<'a> {
+            #[serde(borrow, default)]
+            spec: Spec<'a>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spec<'a> {
+            #[serde(borrow, default)]
+            node_name: Cow<'a, str>,
+        }
+        self.node_name.get_or_init(|| {
+            self.part::<Pod<'_>>().map_or_else(|_| Box::default(), |pod| pod.spec.node_name.into())
+        })
+    }
+
     /// The protobuf form, made by `encode` at most once.
     pub fn protobuf(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
         self.protobuf.get_or_init(|| encode(self)).clone()
@@ -252,6 +281,21 @@ mod tests {
         assert_eq!(read["metadata"]["resourceVersion"], "12");
         assert_eq!(read, object.value());
         assert_eq!(object.key(), Key::new("b", "a"));
+    }
+
+    #[test]
+    fn the_node_of_a_pod() {
+        let cases = [
+            (json!({"metadata": {}, "spec": {"containers": [], "nodeName": "a"}}), "a"),
+            (json!({"metadata": {}, "spec": {"nodeName": "a\"b"}}), "a\"b"),
+            (json!({"metadata": {}, "spec": {"nodeName": ""}}), ""),
+            (json!({"metadata": {}, "spec": {}}), ""),
+            (json!({"metadata": {}, "spec": "of another kind"}), ""),
+            (json!({"metadata": {}}), ""),
+        ];
+        for (pod, expected) in cases {
+            assert_eq!(Object::from_value(&pod, 1).unwrap().node_name(), expected, "{pod}");
+        }
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl Proxy {
     }
 
     fn is_here(&self, pod: &Object) -> bool {
-        client::node_of(pod).is_some_and(|node| *node == self.config.node)
+        pod.node_name() == self.config.node
     }
 
     fn note_slice(&mut self, slice: &Object, present: bool) -> Option<Key> {

@@ -138,6 +138,8 @@ impl Fill for Value {
 
     fn copy_from(&mut self, other: &Value, field: &str) {
         match other.get(field) {
+            // Mostly: to compare costs less than to copy.
+            Some(value) if self.get(field) == Some(value) => {}
             Some(value) => self.set(field, value.clone()),
             None => drop(self.unset(field)),
         }

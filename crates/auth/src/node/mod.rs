@@ -130,10 +130,8 @@ impl NodeAuthorizer {
     fn pod(&self, node: &str, asked: &Attributes) -> Result<(), String> {
         let key = Key::new(asked.namespace.clone(), asked.name.clone());
         let pod = self.live.get().and_then(|live| live.pods.get(&key));
-        let node_of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         // A pod that is not known (any more) harms nobody, and its kubelet must be able to see that it is gone.
-        let mine =
-            pod.is_none_or(|pod| pod.typed::<Pod>().is_ok_and(|pod| node_of(&pod).as_deref() == Some(node)));
+        let mine = pod.is_none_or(|pod| pod.node_name() == node);
         related_or(mine, node)
     }
 

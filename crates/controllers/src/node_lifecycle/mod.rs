@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Cache, Caches, NODE_INDEX, Patch, node_of, target_of, typed};
+use client::{Cache, Caches, NODE_INDEX, Patch, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -150,9 +150,9 @@ impl Controller for NodeLifecycle {
         let nodes = self.nodes.clone();
         // A pod that arrives on a tainted node may have to leave; on a healthy node it is nobody's business here.
         let by_pod = move |pod: &Object| {
-            let key = node_of(pod).map(|node| Key::new("", node));
-            let tainted = key.filter(|key| nodes.get(key).is_some_and(|node| has_taints(&node)));
-            tainted.into_iter().collect()
+            let key = Key::new("", pod.node_name());
+            let tainted = nodes.get(&key).is_some_and(|node| has_taints(&node));
+            if tainted { vec![key] } else { Vec::new() }
         };
         let (nodes, zones) = (self.nodes.clone(), self.zones.clone());
         // A node that is lost, returns or goes may change what is right for the other ones of its zone.

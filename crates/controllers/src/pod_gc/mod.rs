@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use client::{Cache, Caches, DeleteOptions, NODE_INDEX, Patch, Preconditions, node_of, target_of, typed};
+use client::{Cache, Caches, DeleteOptions, NODE_INDEX, Patch, Preconditions, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use machinery::{Key, Object};
@@ -40,13 +40,15 @@ impl Controller for PodGarbage {
     }
 
     fn inputs(&self) -> Vec<Input> {
-        let (nodes, bound) = (self.nodes.clone(), self.pods.clone());
+        let (nodes, pods, bound) = (self.nodes.clone(), self.pods.clone(), self.pods.clone());
         // Only pods that could be garbage are worth a look; a node that leaves makes all its pods so.
         let suspicious = move |object: &Object| {
-            let node = node_of(object);
-            let unscheduled = node.is_none() && object.meta().deletion_timestamp.is_some();
-            let homeless = node.is_some_and(|node| nodes.get(&Key::new("", node)).is_none());
-            let suspect = unscheduled || homeless || is_finished(object);
+            let suspect = match object.node_name() {
+                "" => object.meta().deletion_timestamp.is_some(),
+                node => nodes.get(&Key::new("", node)).is_none(),
+            };
+            // There cannot be too many finished pods among few.
+            let suspect = suspect || pods.len() > FINISHED_MAX && is_finished(object);
             if suspect { vec![object.key()] } else { Vec::new() }
         };
         let by_node = move |node: &Object| {
