@@ -14,6 +14,7 @@ use env::Shutdown;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proxy::{Config, Proxy};
+use rustix::net::sockopt::set_socket_linger;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -94,6 +95,8 @@ fn connect() -> std::io::Result<(TcpStream, u16)> {
     let at = SocketAddr::new(FIRST.into(), SERVICE_PORT);
     let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1))?;
     stream.set_nodelay(true)?;
+    // Closed by a reset: ports that linger would make it longer and longer to find a free one.
+    set_socket_linger(&stream, Some(Duration::ZERO))?;
     let mut port = [0; 2];
     stream.read_exact(&mut port)?;
     Ok((stream, u16::from_be_bytes(port)))

@@ -162,6 +162,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn delayed_keys_come_when_the_earliest_of_their_times_is_there() {
+        let (queue, start) = (Queue::default(), Instant::now());
+        let seconds = Duration::from_secs;
+        for (key, delay) in [("a", 5), ("b", 3), ("a", 1), ("a", 4), ("c", 2), ("d", 1)] {
+            queue.add_after(key, seconds(delay));
+        }
+        queue.add("c");
+        let mut come = Vec::new();
+        for _ in 0..4 {
+            let key = queue.next().await;
+            queue.done(&key, None);
+            come.push((key, start.elapsed().as_secs()));
+        }
+        assert_eq!(come, [("c", 0), ("a", 1), ("d", 1), ("b", 3)]);
+        assert!(tokio::time::timeout(seconds(60), queue.next()).await.is_err(), "each came once");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn failures_back_off_and_success_forgets_them() {
         let queue = Queue::default();
         queue.add(1);
