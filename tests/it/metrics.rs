@@ -60,7 +60,9 @@ fn top_pods(cluster: &Cluster, clients: &mut [Command]) {
         assert!(text.starts_with("POD") && rows.len() >= 2, "{text}");
         let spin = rows.iter().find(|row| row[1] == "spin").unwrap();
         let rest = rows.iter().find(|row| row[1] == "rest").unwrap();
-        assert!((50..400).contains(&milli(&spin[2])) && milli(&rest[2]) < 20, "{text}");
+        let (spin_cpu, rest_cpu) = (milli(&spin[2]), milli(&rest[2]));
+        // The first moments of a container that sleeps from then on are not nothing.
+        assert!((50..400).contains(&spin_cpu) && rest_cpu * 4 < spin_cpu, "{text}");
         assert!(spin[3].ends_with("Mi"), "{text}");
     }
 }
