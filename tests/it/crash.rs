@@ -165,6 +165,8 @@ fn killed_while_pods_start_and_stop_it_finishes_both() {
     cluster.feed(&["create"], &crate::walk::CONTROLLER.replace("replicas: 2", "replicas: 1"));
     cluster.wait_for_pods("run=my-nginx", 1);
     let first = containers(&cluster);
+    // Pods are as old as the seconds of their times say: the others must come in another second.
+    std::thread::sleep(Duration::from_secs(1));
     for (round, replicas) in [6, 1, 6, 1, 5, 1, 6, 1].into_iter().enumerate() {
         cluster.kubectl(&["scale", "rc", "my-nginx", &format!("--replicas={replicas}")]);
         std::thread::sleep(Duration::from_millis(45 * round as u64));
