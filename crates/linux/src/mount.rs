@@ -32,7 +32,7 @@ pub struct Attributes {
     pub propagation: Option<Propagation>,
 }
 
-/// One line of `/proc/self/mountinfo`.
+/// One line of `/proc/thread-self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
     pub root: PathBuf,
@@ -257,9 +257,10 @@ pub fn pivot_root_here() -> Result<()> {
     rustix::process::chdir("/").context("enter the new root")
 }
 
-/// The mounts that this process sees, oldest first.
+/// The mounts that this thread sees, oldest first.
 pub fn list() -> Result<Vec<MountInfo>> {
-    let text = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let text =
+        fs::read_to_string("/proc/thread-self/mountinfo").context("read /proc/thread-self/mountinfo")?;
     Ok(text.lines().filter_map(parse).collect())
 }
 

@@ -112,8 +112,8 @@ pub fn create_network(file: &Path) -> Result<()> {
     })
 }
 
-/// Makes a new mount namespace that lives as long as the mount at `file`. What is mounted here later shows there as
-/// well, what is mounted there shows nowhere else. A namespace cannot be kept where it would be copied into itself or
+/// Makes a new mount namespace that lives as long as the mount at `file`. What is mounted later in a shared mount here
+/// (systemd makes all of them so) shows there as well, what is mounted there shows nowhere else. A namespace cannot be kept where it would be copied into itself or
 /// others, so `file` must be inside of a [`mount::private_directory`].
 pub fn create_mount(file: &Path) -> Result<()> {
     File::create(file).with_context(|| format!("make {}", file.display()))?;

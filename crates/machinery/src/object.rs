@@ -3,7 +3,6 @@
 //! The bytes are the JSON form *without* `metadata.resourceVersion`: the revision is known only after the write,
 //! so it is spliced in wherever the object is written out. Store, caches and answers share the same buffer.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -197,19 +196,16 @@ impl Object {
     /// only whether one is theirs, so it is read at most once, and nothing else is decoded for it.
     pub fn node_name(&self) -> &str {
         #[derive(Deserialize)]
-        struct Pod<'a> {
-            #[serde(borrow, default)]
-            spec: Spec<'a>,
+        struct Pod {
+            spec: Option<Spec>,
         }
-        #[derive(Default, Deserialize)]
+        #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Spec<'a> {
-            #[serde(borrow, default)]
-            node_name: Cow<'a, str>,
+        struct Spec {
+            node_name: Option<Box<str>>,
         }
-        self.node_name.get_or_init(|| {
-            self.part::<Pod<'_>>().map_or_else(|_| Box::default(), |pod| pod.spec.node_name.into())
-        })
+        let read = || self.part::<Pod>().ok()?.spec?.node_name;
+        self.node_name.get_or_init(|| read().unwrap_or_default())
     }
 
     /// The protobuf form, made by `encode` at most once.
@@ -290,6 +286,8 @@ mod tests {
             (json!({"metadata": {}, "spec": {"nodeName": "a\"b"}}), "a\"b"),
             (json!({"metadata": {}, "spec": {"nodeName": ""}}), ""),
             (json!({"metadata": {}, "spec": {}}), ""),
+            (json!({"metadata": {}, "spec": {"nodeName": null}}), ""),
+            (json!({"metadata": {}, "spec": null}), ""),
             (json!({"metadata": {}, "spec": "of another kind"}), ""),
             (json!({"metadata": {}}), ""),
         ];

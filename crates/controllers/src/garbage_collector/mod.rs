@@ -205,3 +205,27 @@ impl Reconcile<Node> for GarbageCollector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn changes_of_owners_finalizers_and_deletion_are_news() {
+        let of = |metadata| {
+            Object::from_value(&json!({"metadata": metadata, "spec": {"renewTime": 1}}), 1).unwrap()
+        };
+        let old = json!({"name": "a", "uid": "u", "labels": {"a": "b"}});
+        let changed = |field: &str, value| {
+            let mut new = old.clone();
+            new[field] = value;
+            is_news(&of(old.clone()), &of(new))
+        };
+        assert!(!changed("labels", json!({"a": "c"})) && !changed("annotations", json!({"renewed": "now"})));
+        assert!(changed("ownerReferences", json!([{"uid": "o", "blockOwnerDeletion": true}])));
+        assert!(changed("deletionTimestamp", json!("2026-01-01T00:00:00Z")));
+        assert!(changed("finalizers", json!(["foregroundDeletion"])));
+        assert!(changed("uid", json!("of another of that name")));
+    }
+}

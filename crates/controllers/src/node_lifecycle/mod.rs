@@ -224,15 +224,14 @@ fn is_given_up(node: &Node) -> bool {
 fn has_taints(node: &Object) -> bool {
     #[derive(Deserialize)]
     struct Tainted {
-        #[serde(default)]
-        spec: Taints,
+        spec: Option<Taints>,
     }
-    #[derive(Default, Deserialize)]
+    #[derive(Deserialize)]
     struct Taints {
-        #[serde(default)]
-        taints: Vec<IgnoredAny>,
+        taints: Option<Vec<IgnoredAny>>,
     }
-    node.part::<Tainted>().is_ok_and(|node| !node.spec.taints.is_empty())
+    let taints = node.part::<Tainted>().ok().and_then(|node| node.spec?.taints);
+    taints.is_some_and(|taints| !taints.is_empty())
 }
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a k8s_openapi::api::core::v1::NodeCondition> {

@@ -1,8 +1,6 @@
 //! Pods that nobody will remove otherwise: those of nodes that are gone, those that were deleted before they were
 //! scheduled, and the oldest finished ones when there are too many.
 
-use std::borrow::Cow;
-
 use client::{Cache, Caches, DeleteOptions, NODE_INDEX, Patch, Preconditions, target_of, typed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -91,16 +89,15 @@ impl PodGarbage {
 /// Whether the pod's phase is a last one. Nothing else of it is decoded.
 fn is_finished(pod: &Object) -> bool {
     #[derive(Deserialize)]
-    struct Pod<'a> {
-        #[serde(borrow, default)]
-        status: Status<'a>,
+    struct Pod {
+        status: Option<Status>,
     }
-    #[derive(Default, Deserialize)]
-    struct Status<'a> {
-        #[serde(borrow, default)]
-        phase: Cow<'a, str>,
+    #[derive(Deserialize)]
+    struct Status {
+        phase: Option<String>,
     }
-    pod.part::<Pod<'_>>().is_ok_and(|pod| matches!(&*pod.status.phase, "Succeeded" | "Failed"))
+    let phase = pod.part::<Pod>().ok().and_then(|pod| pod.status?.phase);
+    matches!(phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 fn remove(object: &Object) -> Action {

@@ -310,7 +310,7 @@ async fn another_process_is_seen_and_containers_keep_their_layers() {
     by_hand.remove(&name).await.unwrap();
     assert_eq!(running.find(&name).await.unwrap(), None);
     assert_eq!(image.layers.iter().map(|layer| layer.is_dir()).collect::<Vec<_>>(), [false, true]);
-    std::fs::create_dir(directory.path().join("images/work/half")).unwrap();
+    std::fs::create_dir(directory.path().join("images").join("work").join("half")).unwrap();
     std::fs::remove_dir_all(directory.path().join("containers")).unwrap();
     drop((running, by_hand));
     let _clean = open(directory.path(), Registries::new());
