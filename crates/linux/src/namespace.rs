@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc;
 
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::io::Errno;
+use rustix::thread::{CpuSet, LinkNameSpaceType, UnshareFlags};
 
 use crate::mount::{self, Attributes, Propagation};
 use crate::{Context, Error, Result};
@@ -113,14 +114,35 @@ pub fn create_network(file: &Path) -> Result<()> {
 }
 
 /// Makes a new mount namespace that lives as long as the mount at `file`. What is mounted later in a shared mount here
-/// (systemd makes all of them so) shows there as well, what is mounted there shows nowhere else. A namespace cannot be kept where it would be copied into itself or
-/// others, so `file` must be inside of a [`mount::private_directory`].
+/// (systemd makes all of them so) shows there as well, what is mounted there shows nowhere else. A namespace cannot be
+/// kept where it would be copied into itself or others, so `file` must be inside of a [`mount::private_directory`].
 pub fn create_mount(file: &Path) -> Result<()> {
     File::create(file).with_context(|| format!("make {}", file.display()))?;
+    // The kernel keeps only a namespace with a greater number than that of the one it is kept in, so that none holds
+    // itself. Each processor numbers in steps of its own, so a newer namespace may have the lesser number; the one that
+    // numbered the present namespace gives a greater one in any case.
+    let allowed = rustix::thread::sched_getaffinity(None).context("list the processors")?;
+    let mut outcome = Ok(());
+    for processor in (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)) {
+        outcome = create_mount_on(processor, file);
+        let is_lesser =
+            |error: &crate::Error| error.source.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+        if !outcome.as_ref().is_err_and(is_lesser) {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Makes a new mount namespace on a processor and keeps it at `file`.
+fn create_mount_on(processor: usize, file: &Path) -> Result<()> {
     let (made, name) = mpsc::channel();
     let (bound, may_end) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
+            let mut only = CpuSet::new();
+            only.set(processor);
+            rustix::thread::sched_setaffinity(None, &only).context("choose a processor")?;
             unshare(&[Kind::Mount])?;
             mount::set_propagation(Path::new("/"), Propagation::Slave, true)?;
             // Volumes may pass on what is mounted in them.
@@ -194,4 +216,46 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
             .context("start a thread")?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shows(directory: &Path) -> bool {
+        mount::list().unwrap().iter().any(|mount| mount.mount_point == directory)
+    }
+
+    fn mount_at(directory: &Path) {
+        mount::mount("tmpfs", "test", directory, &[], Attributes::default()).unwrap();
+    }
+
+    /// Needs root.
+    #[test]
+    fn mounts_pass_into_a_kept_namespace_and_not_out_of_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [run, here, there] = ["run", "here", "there"].map(|name| scratch.path().join(name));
+        on_a_thread(|| {
+            // A machine of its own whose mounts are shared, as systemd makes them.
+            unshare(&[Kind::Mount])?;
+            mount::set_propagation(Path::new("/"), Propagation::Slave, true)?;
+            mount::set_propagation(Path::new("/"), Propagation::Shared, true)?;
+            fs::create_dir(&here).and_then(|()| fs::create_dir(&there)).unwrap();
+            mount::private_directory(&run)?;
+            let file = run.join("node");
+            create_mount(&file)?;
+            mount_at(&here);
+            let namespace = File::open(&file).unwrap();
+            on_a_thread(|| {
+                enter(namespace.as_fd(), Kind::Mount)?;
+                assert!(shows(&here), "what is mounted outside shows inside");
+                mount_at(&there);
+                assert!(shows(&there));
+                Ok(())
+            })?;
+            assert!(!shows(&there), "what is mounted inside shows nowhere else");
+            remove_bound(&file)
+        })
+        .unwrap();
+    }
 }
